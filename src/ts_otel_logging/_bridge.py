@@ -1,0 +1,214 @@
+"""The bridge: standard `logging` records through structlog's processors to a JSON line and an OTLP log record."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, TextIO
+
+from ts_otel_logging import _names
+from ts_otel_logging._diagnostics import swallowed
+from ts_otel_logging._event import Event
+from ts_otel_logging._line_writer import LineWriter
+from ts_otel_logging._pipeline import Output, Pipeline
+from ts_otel_logging._shapes import SHAPES, Shape
+from ts_otel_logging._shapes._structlog import render_fields
+from ts_otel_logging._values import encode_string
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from structlog.typing import Processor
+
+
+class BridgeHandler(logging.Handler):
+    """A `logging` handler that writes each record as one line of JSON, with the trace ids of the current span.
+
+    When a log call returns, its line has been written. A call never raises and never loses the event.
+
+    Example:
+        >>> logging.basicConfig(handlers=[BridgeHandler()], level=logging.INFO)
+
+    Args:
+        processors: structlog processors; they get a copy of every event as a dict, may change it, or drop it by
+            raising `structlog.DropEvent`.
+        renderer: The name of a shape (``structlog``), or a structlog renderer: a callable like
+            `structlog.processors.JSONRenderer()` that turns the dict into the line.
+        stream: Where lines go; ``sys.stdout`` by default. With a descriptor it is written by system calls, past
+            Python's buffer.
+        logger_provider: An OpenTelemetry LoggerProvider that gets every event as an OTLP log record as well.
+        sinks: Further `logging` handlers, which get the record with its processed message and fields.
+        max_record_bytes: The longest line, its newline included; a longer one is cut to valid JSON and marked with
+            ``truncated``.
+
+    Raises:
+        ValueError: The renderer is a name that is no shape.
+    """
+
+    def __init__(
+        self,
+        processors: Iterable[Processor] = (),
+        renderer: Optional[Any] = None,
+        stream: Optional[TextIO] = None,
+        logger_provider: Optional[LoggerProvider] = None,
+        sinks: Iterable[logging.Handler] = (),
+        max_record_bytes: int = 16_000,
+    ) -> None:
+        super().__init__()
+        self._writer = LineWriter(stream)
+        outputs: list[Output] = [_LineOutput(_shape(renderer), self._writer, max_record_bytes)]
+        if logger_provider is not None:
+            from ts_otel_logging._otlp_log import OtlpLogOutput
+
+            outputs.append(OtlpLogOutput(logger_provider))
+        outputs.extend(_SinkOutput(sink) for sink in sinks)
+        self.pipeline = Pipeline(tuple(processors), tuple(outputs))
+        self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
+        """Says which records are not events but lines of somebody's protocol, written as they are."""
+        self._threshold = logging.NOTSET
+        self._thresholds: Optional[_Thresholds] = None
+        self._uids: Optional[_UidSource] = _UidSource() if logger_provider is not None else None
+
+    def add_output(self, output: Output) -> None:
+        """Hand every event to one more output, after the others."""
+        self.pipeline = Pipeline(self.pipeline.processors, (*self.pipeline.outputs, output))
+
+    def createLock(self) -> None:  # noqa: N802 - the base class's name
+        """Go without the base class's lock: the line writer has the one lock that is needed."""
+        self.lock = None
+
+    def set_thresholds(self, level: int, levels: Mapping[str, int]) -> None:
+        """Let records below a level make no event; unlike the handler's own level this lets protocol lines pass.
+
+        Args:
+            level: For every logger that is not named.
+            levels: By logger; its children follow it.
+        """
+        self._threshold = level
+        self._thresholds = _Thresholds(level, levels) if levels else None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a record as an event. Nothing is raised.
+
+        The base class's method would take a lock and call `emit`: here one call does it all.
+        """
+        try:
+            if self.filters:
+                passed: Any = self.filter(record)
+                if not passed:
+                    return False
+                if isinstance(passed, logging.LogRecord):
+                    record = passed
+            if self.passthrough is not None and self.passthrough(record):
+                self._writer.write(record.getMessage() + "\n")
+            elif record.levelno >= (
+                self._threshold if self._thresholds is None else self._thresholds[record.name]
+            ):
+                event = Event(record)
+                if self._uids is not None:
+                    event.uid = self._uids.next()
+                self.pipeline(event)
+        except Exception as error:  # noqa: BLE001 - the shield
+            self._write_anyway(record, error)
+        return True
+
+    def _write_anyway(self, record: logging.LogRecord, error: Exception) -> None:
+        # Whatever went wrong, the event must not be lost: the least that can be said of it.
+        fields = {_names.LEVEL: str(record.levelname).lower(), _names.LOGGER: record.name, _names.EVENT: record.msg}
+        try:
+            self._writer.write(render_fields(int(time.time() * 1e6), fields) + "\n")
+        finally:
+            swallowed("bridge", error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as an event: what wrappers of handlers call."""
+        self.handle(record)
+
+
+class _Thresholds(dict[str, int]):
+    """The level of each logger: its own or its nearest named ancestor's."""
+
+    def __init__(self, level: int, levels: Mapping[str, int]) -> None:
+        super().__init__(levels)
+        self._level = level
+
+    def __missing__(self, name: str) -> int:
+        parent = name.rpartition(".")[0]
+        level = self[name] = self[parent] if parent else self._level
+        return level
+
+
+class _UidSource:
+    """Gives each event of this process an id that no other event has: random once, then counted."""
+
+    def __init__(self) -> None:
+        self._renew()
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        prefix = os.urandom(8).hex()
+        self.next: Callable[[], str] = map(f"{prefix}-{{:x}}".format, itertools.count()).__next__
+
+
+class _LineOutput:
+    """Renders events and writes their lines.
+
+    Args:
+        shape: Turns an event into its line.
+        writer: Takes whole lines.
+        max_record_bytes: A longer line is cut to this size and marked.
+    """
+
+    def __init__(self, shape: Shape, writer: LineWriter, max_record_bytes: int) -> None:
+        self._shape = shape
+        self._writer = writer
+        # A character takes at most four bytes of UTF-8, so only a line longer than this may be over the limit.
+        self._max_record_bytes = max_record_bytes
+        self._surely_fits = max_record_bytes // 4
+
+    def __call__(self, event: Event) -> None:
+        """Write the event's line."""
+        line = self._shape(event)
+        if len(line) > self._surely_fits and len(line.encode("utf-8")) >= self._max_record_bytes:
+            line = self._cut(event)
+        self._writer.write(line + "\n")
+
+    def _cut(self, event: Event) -> str:
+        from ts_otel_logging._caps import cut_event
+
+        return cut_event(event, self._shape, self._max_record_bytes - 1)
+
+
+class _SinkOutput:
+    def __init__(self, sink: logging.Handler) -> None:
+        self._sink = sink
+
+    def __call__(self, event: Event) -> None:
+        if event.record.levelno >= self._sink.level:
+            record = logging.makeLogRecord({**vars(event.record), **event.extra, "msg": event.message, "args": None})
+            self._sink.handle(record)
+
+
+class _RendererShape:
+    """A structlog renderer in a shape's place."""
+
+    def __init__(self, renderer: Callable[[Any, str, dict[str, Any]], Any]) -> None:
+        self._renderer = renderer
+
+    def __call__(self, event: Event) -> str:
+        fields = event.as_dict() if event.fields is None else dict(event.fields)
+        line = self._renderer(event.record, event.level, fields)
+        if isinstance(line, (bytes, bytearray)):
+            return bytes(line).decode("utf-8")
+        return line if isinstance(line, str) else encode_string(str(line))
+
+
+def _shape(renderer: Optional[Any]) -> Shape:
+    if renderer is None:
+        return SHAPES["structlog"]()
+    if isinstance(renderer, str):
+        if renderer not in SHAPES:
+            raise ValueError(f"renderer {renderer!r}: accepted are {', '.join(sorted(SHAPES))} or a structlog renderer")
+        return SHAPES[renderer]()
+    return _RendererShape(renderer)

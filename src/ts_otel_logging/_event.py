@@ -1,0 +1,192 @@
+"""A log record as an event: what happened, and the moment it happened in, taken once."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from itertools import islice
+from typing import Any, Final, Optional
+
+import structlog.contextvars
+from opentelemetry import trace
+from opentelemetry.context import Context, get_current
+
+from ts_otel_logging import _names, _scope
+from ts_otel_logging._values import plain
+
+# Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
+# Python 3.12 the task's name.
+_RECORD_FIELDS: Final = frozenset(
+    {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
+)
+_RECORD_SIZE: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
+_MAX_CAUSES: Final = 16
+
+
+class Event:
+    """One thing that happened.
+
+    Attributes:
+        record: The record it was made from.
+        time_micros: When, in microseconds since the epoch.
+        level: The level as structlog names it: lower case.
+        logger: The logger's name.
+        message: The message with its arguments.
+        span_context: The span it happened in, or None outside a span.
+        scope: The requests it belongs to.
+        extra: The caller's own fields: bound structlog context and ``extra``, in that order.
+        exception: The exception as one object, or None.
+        uid: Unique among events, when one is needed to tell copies apart downstream.
+        fields: None, or what the user's processors made of the event: then this is what the line shows.
+    """
+
+    __slots__ = (
+        "exception",
+        "extra",
+        "fields",
+        "level",
+        "logger",
+        "message",
+        "record",
+        "scope",
+        "span_context",
+        "time_micros",
+        "uid",
+    )
+
+    record: logging.LogRecord
+    time_micros: int
+    level: str
+    logger: str
+    message: str
+    span_context: Optional[trace.SpanContext]
+    scope: _scope.Scope
+    extra: dict[str, Any]
+    exception: Optional[dict[str, Any]]
+    uid: Optional[str]
+    fields: Optional[dict[str, Any]]
+
+    def __init__(self, record: logging.LogRecord) -> None:
+        self.record = record
+        self.time_micros = int(record.created * 1_000_000)
+        self.level = _LEVELS.get(record.levelname) or record.levelname.lower()
+        self.logger = record.name
+        try:
+            self.message = record.getMessage()
+        except Exception as error:  # noqa: BLE001 - the caller's mistake; the event must not be lost
+            self.message = f"{_text(record.msg)} (arguments {plain(record.args)!r} do not fit: {error})"
+        self.span_context = _span_context()
+        self.scope = _scope.current()
+        self.extra = structlog.contextvars.get_contextvars()
+        attributes = record.__dict__
+        if len(attributes) > _RECORD_SIZE:
+            # The record's own attributes come first in a plain record: only what was added needs a look.
+            own = _RECORD_SIZE if type(record) is logging.LogRecord else 0
+            for key, value in islice(attributes.items(), own, None):
+                if key not in _RECORD_FIELDS:
+                    self.extra[key] = value
+        if record.stack_info:
+            self.extra["stack_info"] = record.stack_info
+        self.exception = _exception(record) if record.exc_info or record.exc_text else None
+        self.uid = None
+        self.fields = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the event as structlog's processors know one, in the order of the default shape.
+
+        Trace ids are hex text, the time is left out: shapes and processors that need it have `time_micros`.
+        A caller's key that is a name of ours is kept under `EXTRA_PREFIX`.
+        """
+        result: dict[str, Any] = {
+            _names.LEVEL: self.level,
+            _names.LOGGER: self.logger,
+            _names.EVENT: self.message,
+        }
+        if self.span_context is not None:
+            result.update(trace_fields(self.span_context))
+        result.update(self.scope.fields)
+        if self.uid is not None:
+            result[_names.LOG_RECORD_UID] = self.uid
+        for key, value in self.extra.items():
+            result[field_name(key)] = value
+        if self.exception is not None:
+            result[_names.EXCEPTION] = self.exception
+        return result
+
+
+# Contexts are immutable (OpenTelemetry specification, "Context"), so the span of the last one seen can be kept.
+_last_span: tuple[Optional[Context], Optional[trace.SpanContext]] = (None, None)
+
+
+def _span_context() -> Optional[trace.SpanContext]:
+    global _last_span  # noqa: PLW0603 - a cache of one, swapped whole
+    context = get_current()
+    cached, span_context = _last_span
+    if cached is not context:
+        current = trace.get_current_span(context).get_span_context()
+        span_context = current if current.is_valid else None
+        _last_span = (context, span_context)
+    return span_context
+
+
+_LEVELS: Final = {name: name.lower() for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+
+
+def field_name(key: Any) -> str:
+    """Return the name under which a caller's key stands in a line."""
+    if type(key) is not str:
+        key = str(plain(key))
+    return _names.EXTRA_PREFIX + key if key in _names.LINE_FIELDS else key
+
+
+def trace_fields(span_context: trace.SpanContext) -> dict[str, str]:
+    """Return a span's ids as lower-case hex digits: 32, 16 and 2 of them."""
+    return {
+        _names.TRACE_ID: f"{span_context.trace_id:032x}",
+        _names.SPAN_ID: f"{span_context.span_id:016x}",
+        _names.TRACE_FLAGS: f"{span_context.trace_flags:02x}",
+    }
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a message object whose __str__ raises
+        return str(plain(value))
+
+
+def _exception(record: logging.LogRecord) -> Optional[dict[str, Any]]:
+    exc_info = record.exc_info
+    if not isinstance(exc_info, tuple) or exc_info[1] is None:
+        return {"stacktrace": record.exc_text} if record.exc_text else None
+    error = exc_info[1]
+    try:
+        stacktrace = "".join(traceback.format_exception(*exc_info))
+    except Exception as failure:  # noqa: BLE001 - an exception whose own code raises
+        stacktrace = f"<no stack trace: {type(failure).__name__}>"
+    result: dict[str, Any] = {
+        "type": type_name(error),
+        "message": _text(error),
+        "stacktrace": stacktrace,
+    }
+    causes = _causes(error)
+    if causes:
+        result["causes"] = causes
+    return result
+
+
+def _causes(error: BaseException) -> list[dict[str, str]]:
+    causes: list[dict[str, str]] = []
+    seen = {id(error)}
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    while cause is not None and id(cause) not in seen and len(causes) < _MAX_CAUSES:
+        seen.add(id(cause))
+        causes.append({"type": type_name(cause), "message": _text(cause)})
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return causes
+
+
+def type_name(error: BaseException) -> str:
+    """Return an exception's type as the semantic conventions want ``exception.type``: qualified, builtins bare."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

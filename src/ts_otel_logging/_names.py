@@ -1,0 +1,86 @@
+"""Every name that users see: fields of a line, attributes, spans, metrics. Versioned public API.
+
+Names that OpenTelemetry's semantic conventions define are theirs, spelled out here so that importing this module
+imports nothing; the tests hold them against the ``opentelemetry.semconv`` modules.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCOPE_NAME: Final = "ts_otel_logging"
+
+# Fields of a line, in their order in the default shape.
+TIMESTAMP: Final = "timestamp"
+LEVEL: Final = "level"
+LOGGER: Final = "logger"
+EVENT: Final = "event"
+TRACE_ID: Final = "trace_id"
+SPAN_ID: Final = "span_id"
+TRACE_FLAGS: Final = "trace_flags"
+REQUEST_ID: Final = "request_id"
+REQUEST_IDS: Final = "request_ids"
+TRACE_IDS: Final = "trace_ids"
+CLIENT_REQUEST_ID: Final = "client_request_id"
+MODEL_NAME: Final = "model_name"
+MODEL_VERSION: Final = "model_version"
+WORKER_ID: Final = "worker_id"
+EXCEPTION: Final = "exception"
+TRUNCATED: Final = "truncated"
+# The same name in the line and in the OTLP record: https://opentelemetry.io/docs/specs/semconv/registry/attributes/log/
+LOG_RECORD_UID: Final = "log.record.uid"
+
+LINE_FIELDS: Final = frozenset(
+    {
+        TIMESTAMP,
+        LEVEL,
+        LOGGER,
+        EVENT,
+        TRACE_ID,
+        SPAN_ID,
+        TRACE_FLAGS,
+        REQUEST_ID,
+        REQUEST_IDS,
+        TRACE_IDS,
+        CLIENT_REQUEST_ID,
+        MODEL_NAME,
+        MODEL_VERSION,
+        WORKER_ID,
+        EXCEPTION,
+        TRUNCATED,
+        LOG_RECORD_UID,
+    }
+)
+EXTRA_PREFIX: Final = "extra."
+"""A caller's key that collides with a field of ours is kept under this prefix."""
+
+# Attributes of spans, log records and measurements.
+ATTR_MODEL_NAME: Final = "torchserve.model.name"
+ATTR_MODEL_VERSION: Final = "torchserve.model.version"
+ATTR_REQUEST_ID: Final = "torchserve.request.id"
+ATTR_REQUEST_IDS: Final = "torchserve.request.ids"
+ATTR_BATCH_SIZE: Final = "torchserve.batch.size"
+ATTR_BATCH_INDEX: Final = "torchserve.batch.index"
+ATTR_WORKER_ID: Final = "torchserve.worker.id"
+ATTR_DEVICE: Final = "torchserve.device"
+ATTR_RESPONSE_STATUS_CODE: Final = "torchserve.response.status_code"
+ATTR_PHASE_NAME: Final = "torchserve.phase.name"
+ATTR_REPORTED_NAME: Final = "torchserve.reported.name"
+ATTR_SPAN_SOURCE: Final = "torchserve.span.source"
+ATTR_TORCHSERVE_VERSION: Final = "torchserve.version"
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/error/ and .../exception/
+ATTR_ERROR_TYPE: Final = "error.type"
+ATTR_EXCEPTION_TYPE: Final = "exception.type"
+ATTR_EXCEPTION_MESSAGE: Final = "exception.message"
+ATTR_EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+SPAN_SOURCE_LOG: Final = "log"
+SPAN_LOAD: Final = "load"
+SPAN_PREDICT: Final = "predict"
+SPAN_BATCH: Final = "batch"
+
+METRIC_REQUEST_DURATION: Final = "torchserve.request.duration"
+METRIC_PHASE_DURATION: Final = "torchserve.phase.duration"
+METRIC_MODEL_LOAD_DURATION: Final = "torchserve.model.load.duration"
+METRIC_REPORTED_DURATION: Final = "torchserve.reported.duration"
+METRIC_BATCH_SIZE: Final = "torchserve.batch.size"

@@ -1,0 +1,134 @@
+"""Which requests the running code serves: a context variable that lines, spans and measurements read.
+
+A scope is immutable. Outside a request the process scope holds, which knows the model once it is loaded.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Iterator, Mapping, Optional
+
+from ts_otel_logging import _names
+
+
+class Scope:
+    """The fields that every line and log record of some requests carries.
+
+    Attributes:
+        fields: The line's fields, in the contract's order.
+        attributes: The same as OpenTelemetry attributes.
+        members: For a batch, the scope of each of its requests, in the batch's order; otherwise empty.
+        rendered: A place for the shape to keep what it rendered of `fields`; None until then.
+    """
+
+    __slots__ = ("attributes", "fields", "members", "rendered")
+
+    def __init__(
+        self, fields: Mapping[str, Any], attributes: Mapping[str, Any], members: tuple[Scope, ...] = ()
+    ) -> None:
+        self.fields = fields
+        self.attributes = attributes
+        self.members = members
+        self.rendered: Optional[str] = None
+
+
+_process = Scope({}, {})
+_current: ContextVar[Optional[Scope]] = ContextVar("ts_otel_logging_scope", default=None)
+
+
+def current() -> Scope:
+    """Return the scope of the running code: its requests', else the process's."""
+    return _current.get() or _process
+
+
+def process() -> Scope:
+    """Return the scope that holds outside requests."""
+    return _process
+
+
+def set_process(model_name: str, model_version: Optional[str], worker_id: Optional[str]) -> None:
+    """Let every later line outside a request name the model and the worker.
+
+    Args:
+        model_name: The model that this worker serves.
+        model_version: Its version, if the archive names one.
+        worker_id: The worker's port, which TorchServe's own log calls the worker.
+    """
+    global _process  # noqa: PLW0603 - one worker serves one model: this is the process's state
+    fields: dict[str, Any] = {_names.MODEL_NAME: model_name}
+    attributes: dict[str, Any] = {_names.ATTR_MODEL_NAME: model_name}
+    if model_version is not None:
+        fields[_names.MODEL_VERSION] = model_version
+        attributes[_names.ATTR_MODEL_VERSION] = model_version
+    if worker_id is not None:
+        fields[_names.WORKER_ID] = worker_id
+        attributes[_names.ATTR_WORKER_ID] = worker_id
+    _process = Scope(fields, attributes)
+
+
+def reset_process() -> None:
+    """Forget the model: a process that is no worker any more."""
+    global _process  # noqa: PLW0603 - see set_process
+    _process = Scope({}, {})
+
+
+def of_request(request_id: str, client_request_id: Optional[str]) -> Scope:
+    """Return the scope of one request.
+
+    Args:
+        request_id: TorchServe's id of the request, which clients get as ``x-request-id``.
+        client_request_id: The caller's own ``x-request-id``, if it sent one.
+    """
+    fields: dict[str, Any] = {_names.REQUEST_ID: request_id}
+    if client_request_id is not None:
+        fields[_names.CLIENT_REQUEST_ID] = client_request_id
+    return Scope({**fields, **_process.fields}, {_names.ATTR_REQUEST_ID: request_id, **_process.attributes})
+
+
+def of_batch(request_ids: list[str], trace_ids: list[str], members: tuple[Scope, ...]) -> Scope:
+    """Return the scope of a batch of several requests.
+
+    Args:
+        request_ids: TorchServe's ids, in the batch's order.
+        trace_ids: The members' trace ids as 32 hex digits, in the same order.
+        members: The scope of each member.
+    """
+    return Scope(
+        {_names.REQUEST_IDS: request_ids, _names.TRACE_IDS: trace_ids, **_process.fields},
+        {_names.ATTR_REQUEST_IDS: request_ids, **_process.attributes},
+        members,
+    )
+
+
+def enter(scope: Scope) -> Any:
+    """Make a scope current; hand what it returns to `leave`."""
+    return _current.set(scope)
+
+
+def leave(token: Any) -> None:
+    """Restore the scope that held before `enter`."""
+    _current.reset(token)
+
+
+@contextmanager
+def request_scope(index: int) -> Iterator[None]:
+    """Narrow the lines of a block to one request of the current batch.
+
+    Outside a batch, or when off, it does nothing.
+
+    Args:
+        index: The request's position in the batch, from 0. A position that the batch has not changes nothing.
+
+    Yields:
+        Nothing.
+    """
+    members = current().members
+    if not 0 <= index < len(members):
+        yield
+        return
+    token = enter(members[index])
+    try:
+        yield
+    finally:
+        leave(token)

@@ -1,0 +1,62 @@
+"""structlog's own loggers end in the same pipeline: they log through `logging`, and the bridge does the rest."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Callable, Final
+
+import structlog
+
+from ts_otel_logging import _names
+
+_RECORD_FIELDS: Final = frozenset({*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime"})
+_CALL_ARGUMENTS: Final = ("exc_info", "stack_info", "stackLevel", "stacklevel")
+
+
+def to_log_call(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
+    """Turn an event into the arguments of a `logging` call, as a chain's last processor.
+
+    `structlog.stdlib.render_to_log_kwargs` does the same but lets `logging` raise for a key that a record has itself,
+    ``name`` for instance; here such a key is kept under `EXTRA_PREFIX`.
+    """
+    arguments: dict[str, Any] = {
+        "stacklevel" if key == "stackLevel" else key: event_dict.pop(key) for key in _CALL_ARGUMENTS if key in event_dict
+    }
+    arguments["msg"] = event_dict.pop(_names.EVENT, "")
+    arguments["extra"] = {
+        _names.EXTRA_PREFIX + key if key in _RECORD_FIELDS else key: value for key, value in event_dict.items()
+    }
+    return arguments
+
+
+def configure() -> Callable[[], None]:
+    """Let `structlog.get_logger()` end in `logging`, unless the program has configured structlog itself.
+
+    Returns:
+        What undoes it.
+    """
+    if structlog.is_configured():
+        return lambda: None
+    # The bridge adds the context variables, for every kind of logger alike.
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, to_log_call],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    return structlog.reset_defaults
+
+
+def get_logger(name: str, **initial_values: Any) -> Any:
+    """Return a structlog logger whose events end in the same pipeline as those of ``logging.getLogger(name)``.
+
+    Args:
+        name: The logger's name.
+        **initial_values: Bound to every event.
+    """
+    return structlog.wrap_logger(
+        logging.getLogger(name),
+        processors=[structlog.stdlib.filter_by_level, to_log_call],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        **initial_values,
+    )
