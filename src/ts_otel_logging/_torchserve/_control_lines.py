@@ -1,0 +1,43 @@
+"""The worker's stdout is also a control channel: which records must leave as they are.
+
+The frontend reads every line of a worker (frontend/server/…/wlm/WorkerLifeCycle.java, ReaderThread) and knows three by
+their text: ``[PID]<pid>``, ``…Torch worker started.`` and ``[METRICS]…``. A record is one of them by its origin, the
+file that logged it; its text alone never makes it one, so a handler cannot forge a control line by logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Callable, Final
+
+_WORKER_MESSAGES: Final = ("[PID]", "Torch worker started.")
+_METRICS: Final = "[METRICS]"
+
+
+def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord], bool]:
+    """Return what tells a control line from an event.
+
+    Args:
+        worker_file: The path of the running ``model_service_worker.py``, as on its command line.
+    """
+    import ts.metrics.caching_metric
+    import ts.service
+
+    # The files whose INFO records hold control lines, by the logger they use. The logger's name is the cheap question
+    # that nearly every record answers with no.
+    files = {
+        # A script's path in its code is the one on the command line, or absolute, by the version of Python.
+        "root": (worker_file, os.path.abspath(worker_file)),
+        ts.metrics.caching_metric.logger.name: (ts.metrics.caching_metric.__file__,),
+        ts.service.logger.name: (ts.service.__file__,),
+    }
+
+    def is_control_line(record: logging.LogRecord) -> bool:
+        if record.name not in files or record.levelno != logging.INFO or record.pathname not in files[record.name]:
+            return False
+        if record.name == "root":
+            return str(record.msg).startswith(_WORKER_MESSAGES)
+        return record.getMessage().startswith(_METRICS)
+
+    return is_control_line

@@ -1,0 +1,68 @@
+"""The patch table: every place where TorchServe's worker is changed, and how it is changed back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
+
+if TYPE_CHECKING:
+    from ts_otel_logging._tracing import Tracing
+
+_MISSING: Final = object()
+
+SEAMS: Final = {
+    "ts.model_loader.TsModelLoader.load": "the load span; the process's model name; wraps the service's entry point",
+    "ts.model_loader.TsModelLoader._get_class_entry_point": "phase spans of handler classes, before they are made",
+    "ts.service.Service.predict": "the predict spans, the requests' fields on lines",
+}
+"""What is patched in a worker, and for what; the doctor shows it."""
+
+
+class Patches:
+    """Attributes that were replaced, newest last, so that all can be put back."""
+
+    def __init__(self) -> None:
+        self._replaced: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Replace an attribute of a module or class."""
+        self._replaced.append((owner, name, vars(owner).get(name, _MISSING)))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        """Put every attribute back as it was."""
+        while self._replaced:
+            owner, name, value = self._replaced.pop()
+            if value is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, value)
+
+
+def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Callable[[], None]) -> Patches:
+    """Patch the worker's classes.
+
+    Args:
+        tracing: Makes the spans.
+        worker_id: The worker's port, for spans and lines.
+        on_model_loaded: Called after each successful load, on the worker's thread.
+
+    Returns:
+        What puts everything back.
+    """
+    import ts.model_loader
+    import ts.service
+
+    from ts_otel_logging._torchserve._service import wrap_class_entry_point, wrap_load, wrap_predict
+
+    loader, service = ts.model_loader.TsModelLoader, ts.service.Service
+    patches = Patches()
+    try:
+        patches.set(loader, "load", wrap_load(loader.load, tracing, worker_id, on_model_loaded))
+        patches.set(
+            loader, "_get_class_entry_point", wrap_class_entry_point(loader._get_class_entry_point, patches)
+        )
+        patches.set(service, "predict", wrap_predict(service.predict))
+    except BaseException:
+        patches.undo()
+        raise
+    return patches
