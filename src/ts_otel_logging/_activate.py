@@ -1,0 +1,354 @@
+"""The one wiring place: composes every part, in the worker, the launcher, or a program that calls `configure`.
+
+Everything is built before anything is changed, and every change pushes its undoing on one stack: a step that raises
+leaves the process as it was.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Optional, Union
+
+from ts_otel_logging import _boot, _config, _diagnostics, _globals, _names, _scope
+from ts_otel_logging._version import __version__
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+_SHUTDOWN_SECONDS = 5.0
+
+_lock = threading.Lock()
+_active: Optional[_Activation] = None
+
+
+def start(role: str) -> None:
+    """Activate a process of TorchServe, if the switch is on.
+
+    Args:
+        role: `_boot.WORKER` or `_boot.LAUNCHER`.
+    """
+    if role == _boot.LAUNCHER:
+        _start_launcher()
+    elif _config.parse_switch(os.environ.get(_config.SWITCH)):
+        _start_worker()
+
+
+def _start_launcher() -> None:
+    from ts_otel_logging._torchserve._launch import watch_java
+
+    def before_java(command: list[str]) -> list[str]:
+        from ts_otel_logging._launcher import java_command
+
+        settings = _config.load(os.environ)
+        _tell_on_console(settings)
+        if not settings.values[_config.SWITCH]:
+            return command
+        folder = os.getcwd()
+        os.environ.update(_config.with_absolute_paths(os.environ, folder))
+        return java_command(command, os.environ, folder, frontend=settings["FRONTEND"]).command
+
+    watch_java(before_java)
+
+
+def _tell(problems: Iterable[_config.Problem]) -> None:
+    for problem in problems:
+        _diagnostics.report("setting ignored", level=logging.ERROR, **problem._asdict())
+
+
+def _tell_on_console(settings: _config.Settings) -> None:
+    problems = list(settings.problems)
+    processors = _config.check_processors(settings)
+    if processors is not None:
+        problems.append(processors)
+    if not problems:
+        return
+    from ts_otel_logging._bridge import BridgeHandler
+
+    # TorchServe's launcher has no logging of its own: the lines go to the console in the shape of all others.
+    logger = logging.getLogger(_diagnostics.LOGGER_NAME)
+    handler = BridgeHandler(stream=sys.stderr)
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    try:
+        _tell(problems)
+    finally:
+        logger.propagate = propagate
+        logger.removeHandler(handler)
+
+
+def _start_worker() -> None:
+    global _active  # noqa: PLW0603 - one activation a process
+    settings = _config.load(os.environ)
+    worker_id = _worker_id(sys.argv)
+    # The launcher has told them; here they must only do no harm to the SDK, which reads the environment by itself.
+    for problem in settings.problems:
+        os.environ.pop(problem.variable, None)
+    activation = _Activation(settings, worker_id)
+    try:
+        activation.set_root_handler(root_level=min(logging.INFO, settings["LEVEL"]))
+        activation.patch_torchserve()
+        # Last, because the API takes a provider only once: everything before can be undone.
+        activation.set_globals()
+        activation.announce()
+    except BaseException:
+        activation.close(timeout_seconds=0.0)
+        raise
+    _active = activation
+
+
+def configure(  # noqa: PLR0913 - one keyword a setting
+    *,
+    format: Optional[str] = None,  # noqa: A002 - the setting's name
+    level: Union[int, str, None] = None,
+    levels: Union[Mapping[str, Union[int, str]], str, None] = None,
+    processors: Union[Iterable[Processor], str, None] = None,
+    response_headers: Union[Iterable[str], str, None] = None,
+    max_record_bytes: Optional[int] = None,
+    queue_bytes: Optional[int] = None,
+    latency_fields: Union[Iterable[str], str, None] = None,
+    file_dir: Optional[str] = None,
+) -> None:
+    """Switch the pipeline on in this process: the root logger writes JSON lines, and telemetry is exported.
+
+    A keyword wins over its ``TS_OTEL_LOGGING_…`` variable; OpenTelemetry's own variables hold as they are. A provider
+    that already exists is used as it is. A second call replaces the first.
+
+    Args:
+        format: The shape of a line: ``structlog``.
+        level: The level of the outputs, and of the root logger.
+        levels: Levels of loggers by name.
+        processors: structlog processors, or ``package.module:name`` of a list of them.
+        response_headers: Headers to put on answers; for TorchServe's workers.
+        max_record_bytes: The longest line.
+        queue_bytes: What may wait for the collector, in bytes.
+        latency_fields: Names of ``extra`` fields that are latencies in seconds.
+        file_dir: The folder of the ``otlp_json_file`` exporter.
+
+    Raises:
+        TypeError: An unknown keyword.
+        ValueError: A value that is not accepted; the message says what is.
+    """
+    global _active  # noqa: PLW0603 - one activation a process
+    given = {name: value for name, value in locals().items() if value is not None}
+    processors_given = None if isinstance(processors, str) else given.pop("processors", None)
+    texts = {_config.PREFIX + name.upper(): _as_text(value) for name, value in given.items()}
+    settings = _config.load({**os.environ, **texts})
+    wrong = [problem for problem in settings.problems if problem.variable in texts]
+    if wrong:
+        raise ValueError(
+            "; ".join(
+                f"{problem.variable[len(_config.PREFIX) :].lower()}={problem.value!r}: accepted is {problem.accepted}"
+                for problem in wrong
+            )
+        )
+    with _lock:
+        if _active is not None:
+            _active.close(_SHUTDOWN_SECONDS)
+            _active = None
+        activation = _Activation(settings, worker_id=None, processors=processors_given)
+        try:
+            activation.set_root_handler(root_level=settings["LEVEL"])
+            activation.set_globals()
+        except BaseException:
+            activation.close(timeout_seconds=0.0)
+            raise
+        _active = activation
+    _tell(settings.problems)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    return value if isinstance(value, str) else ",".join(value) if isinstance(value, Iterable) else str(value)
+
+
+def shutdown(timeout_seconds: float = _SHUTDOWN_SECONDS) -> bool:
+    """Send what waits, stop the export thread, and put the root logger and TorchServe's classes back as they were.
+
+    Args:
+        timeout_seconds: The most that sending may take.
+
+    Returns:
+        Whether everything was sent in time; True when nothing was on.
+    """
+    global _active  # noqa: PLW0603 - one activation a process
+    with _lock:
+        activation, _active = _active, None
+    return True if activation is None else activation.close(timeout_seconds)
+
+
+def force_flush(timeout_seconds: float = _SHUTDOWN_SECONDS) -> bool:
+    """Send what waits.
+
+    Args:
+        timeout_seconds: The most that it may take.
+
+    Returns:
+        Whether everything was sent in time; True when nothing is on.
+    """
+    return True if _active is None else _active.providers.force_flush(timeout_seconds)
+
+
+class _Activation:
+    """Everything that is on in this process, built but not yet patched in; `close` undoes what was."""
+
+    def __init__(
+        self,
+        settings: _config.Settings,
+        worker_id: Optional[str],
+        processors: Optional[Iterable[Processor]] = None,
+    ) -> None:
+        from ts_otel_logging import _sdk
+        from ts_otel_logging._bridge import BridgeHandler
+        from ts_otel_logging._metrics import Metrics
+
+        self._settings = settings
+        self._worker_id = worker_id
+        self._undo = ExitStack()
+        self._late_problems: list[_config.Problem] = []
+        self._handler_restored = False
+        existing = _globals.existing_providers()
+        self.providers = _sdk.build_providers(
+            # No second exporter beside a provider that the application, or the Operator, has set up.
+            {**settings.environ, **{f"OTEL_{signal.upper()}_EXPORTER": "none" for signal in existing}},
+            resource_attributes=_resource_attributes(),
+            queue_bytes=settings["QUEUE_BYTES"],
+            file_dir=settings.file_dir,
+            worker_name=worker_id,
+            report=_diagnostics.report,
+        )
+        self.tracer_provider = existing.get("traces") or self.providers.tracer_provider
+        self.logger_provider = existing.get("logs") or self.providers.logger_provider
+        meter_provider = existing.get("metrics") or self.providers.meter_provider
+        self._paths = {**self.providers.describe(), **{signal: "the application's own provider" for signal in existing}}
+        self.metrics = None if meter_provider is None else Metrics(meter_provider)
+        self._new_providers = {
+            "traces": self.providers.tracer_provider,
+            "logs": self.providers.logger_provider,
+            "metrics": self.providers.meter_provider,
+        }
+        for signal in existing:
+            del self._new_providers[signal]
+        self.handler = BridgeHandler(
+            processors=self._load_processors() if processors is None else processors,
+            renderer=settings["FORMAT"],
+            logger_provider=None if _globals.has_stock_log_handler() else self.logger_provider,
+            max_record_bytes=settings["MAX_RECORD_BYTES"],
+        )
+        self.handler.set_thresholds(settings["LEVEL"], settings["LEVELS"])
+        fields = settings["LATENCY_FIELDS"]
+        if fields and (self.tracer_provider is not None or self.metrics is not None):
+            from ts_otel_logging._latency import LatencyOutput
+
+            self.handler.add_output(LatencyOutput(fields, self.tracer_provider, self.metrics))
+
+    def _load_processors(self) -> tuple[Processor, ...]:
+        path = self._settings["PROCESSORS"]
+        # The launcher has told about a module that does not exist.
+        if path is None or _config.check_processors(self._settings) is not None:
+            return ()
+        from importlib import import_module
+
+        module, _, name = path.partition(":")
+        try:
+            target: Any = import_module(module)
+            for part in name.split("."):
+                target = getattr(target, part)
+            chosen = tuple(target)
+            if not all(callable(processor) for processor in chosen):
+                raise TypeError("not every item can be called")  # noqa: TRY301 - told with the others just below
+        except Exception as error:  # noqa: BLE001 - importing the user's module may raise anything
+            accepted = f"a list of structlog processors; this one raised {type(error).__name__}: {error}"
+            self._late_problems.append(_config.Problem(f"{_config.PREFIX}PROCESSORS", path, accepted))
+            return ()
+        return chosen
+
+    def set_globals(self) -> None:
+        """Make our providers those that OpenTelemetry's API hands out, where the application has none."""
+        _globals.set_providers(self._new_providers)
+
+    def set_root_handler(self, root_level: int) -> None:
+        """Let every logger of this process end in our handler."""
+        from ts_otel_logging import _structlog
+
+        root = logging.getLogger()
+        self._undo.callback(root.setLevel, root.level)
+        root.setLevel(root_level)
+        self._undo.callback(root.removeHandler, self.handler)
+        root.addHandler(self.handler)
+        for name, level in self._settings["LEVELS"].items():
+            logger = logging.getLogger(name)
+            self._undo.callback(logger.setLevel, logger.level)
+            # TorchServe's control lines are INFO records: a higher level would keep a worker from ever starting.
+            protected = name in ("root", "ts") or name.startswith("ts.")
+            logger.setLevel(min(level, logging.INFO) if protected else level)
+        self._undo.callback(logging.captureWarnings, capture=False)
+        logging.captureWarnings(capture=True)
+        self._undo.callback(_structlog.configure())
+
+    def patch_torchserve(self) -> None:
+        """Let loads and requests be spans, and the control lines leave as they are."""
+        from opentelemetry import trace
+
+        from ts_otel_logging._torchserve._control_lines import build_control_line_filter
+        from ts_otel_logging._torchserve._seams import patch_worker
+        from ts_otel_logging._tracing import Tracing
+
+        self.handler.passthrough = build_control_line_filter(sys.argv[0])
+        tracing = Tracing(
+            # Without a tracer of ours the caller's ids still belong on the lines: this one hands them on.
+            self.tracer_provider or trace.NoOpTracerProvider(),
+            self.metrics,
+            exception_events=self._settings.exception_events,
+            response_headers=self._settings["RESPONSE_HEADERS"],
+        )
+        self._undo.callback(_scope.reset_process)
+        self._undo.callback(patch_worker(tracing, self._worker_id, self._restore_handler).undo)
+        # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
+        # stock logging flushed it with every record.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            self._undo.callback(sys.stdout.reconfigure, line_buffering=sys.stdout.line_buffering)
+            sys.stdout.reconfigure(line_buffering=True)
+
+    def announce(self) -> None:
+        """Say in the worker's first line which paths are on, and what only this process could find wrong."""
+        _diagnostics.report(
+            "telemetry on", level=logging.INFO, version=__version__, console=self._settings["FORMAT"], **self._paths
+        )
+        _tell(self._late_problems)
+
+    def _restore_handler(self) -> None:
+        """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
+        root = logging.getLogger()
+        if self.handler in root.handlers or self._handler_restored:
+            return
+        self._handler_restored = True
+        root.addHandler(self.handler)
+        root.setLevel(min(root.level, logging.INFO))
+        _diagnostics.report("log handler put back: the model's code had removed it while it was loaded")
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Flush under one deadline, then undo every change."""
+        try:
+            return self.providers.shutdown(timeout_seconds)
+        finally:
+            self._undo.close()
+
+
+def _resource_attributes() -> dict[str, str]:
+    torchserve = sys.modules.get("ts")
+    return {} if torchserve is None else {_names.ATTR_TORCHSERVE_VERSION: str(torchserve.__version__)}
+
+
+def _worker_id(argv: list[str]) -> Optional[str]:
+    # ts/arg_parser.py and ts/model_service_worker.py: --sock-name /tmp/.ts.sock.<port>, or --port; plus LOCAL_RANK.
+    for option, value in zip(argv, argv[1:]):
+        port = value.rpartition(".")[2] if option == "--sock-name" else value if option == "--port" else ""
+        if port.isdigit():
+            return str(int(port) + int(os.environ.get("LOCAL_RANK") or 0))
+    return None

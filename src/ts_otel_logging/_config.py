@@ -1,0 +1,404 @@
+"""Settings as rows of data: each variable, what is accepted, what it means. Every mistake is found in one pass.
+
+Only this module interprets environment variables (`_boot` looks at the switch before it may import anything).
+OpenTelemetry's own variables keep the meaning their specification gives them
+(https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/, .../protocol/exporter/); the rows
+here only check them, because a value that makes the SDK raise must cost that setting and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Final, Mapping, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+SWITCH: Final = "TS_OTEL_LOGGING"
+PREFIX: Final = SWITCH + "_"
+ON: Final = ("1", "true", "on", "yes")
+OFF: Final = ("", "0", "false", "off", "no")
+
+SHAPE_NAMES: Final = ("structlog",)
+RESPONSE_HEADER_NAMES: Final = ("server-timing", "traceresponse", "traceparent")
+FRONTEND_MODES: Final = ("json", "off")
+
+
+class Problem(NamedTuple):
+    """A setting that cannot be used; its default holds instead."""
+
+    variable: str
+    value: str
+    accepted: str
+
+
+class Setting(NamedTuple):
+    """One variable.
+
+    Attributes:
+        variable: Its name.
+        parse: Returns the value of its text, or raises ValueError.
+        accepted: What is accepted, for people.
+        default: The value when it is unset.
+        is_path: Whether a relative value means a path from where TorchServe was started.
+    """
+
+    variable: str
+    parse: Callable[[str], Any]
+    accepted: str
+    default: Any = None
+    is_path: bool = False
+
+
+def parse_switch(text: Optional[str]) -> Optional[bool]:
+    """Return whether the switch's text means on or off, or None if it means neither."""
+    text = (text or "").strip().lower()
+    return True if text in ON else False if text in OFF else None
+
+
+def _boolean(text: str) -> bool:
+    value = parse_switch(text)
+    if value is None:
+        raise ValueError(text)
+    return value
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip().lower() not in names:
+            raise ValueError(text)
+        return text.strip().lower()
+
+    return parse
+
+
+def _subset_of(*names: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(text: str) -> tuple[str, ...]:
+        values = _names_in(text.lower())
+        if not set(values) <= set(names):
+            raise ValueError(text)
+        return values
+
+    return parse
+
+
+def _names_in(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise ValueError(text)
+        return value
+
+    return parse
+
+
+def _positive_number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _level(text: str) -> int:
+    name = text.strip()
+    level: Any = int(name) if name.isdigit() else logging.getLevelName(name.upper())
+    if not isinstance(level, int):
+        raise ValueError(text)  # noqa: TRY004 - a wrong value of a setting, whatever getLevelName made of it
+    return level
+
+
+def _levels(text: str) -> dict[str, int]:
+    levels = {}
+    for item in _names_in(text):
+        logger, separator, level = item.partition("=")
+        if not separator:
+            raise ValueError(text)
+        levels[logger.strip()] = _level(level)
+    return levels
+
+
+def _existing_file(text: str) -> str:
+    with open(text, "rb"):
+        return text
+
+
+def _endpoint(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", text.strip()):
+        # gRPC's own form, which its exporter takes as it is
+        if re.fullmatch(r"[\w.-]+:\d{1,5}", text.strip()):
+            return text.strip()
+        raise ValueError(text)
+    _ = parts.port  # raises ValueError when it is no port
+    return text.strip()
+
+
+def _object_path(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text.strip()):
+        raise ValueError(text)
+    return text.strip()
+
+
+def _registered(group: str, *builtin: str) -> Callable[[str], str]:
+    """Accept a comma-separated list of names that are built in or registered as an entry point."""
+
+    def parse(text: str) -> str:
+        unknown = set(_names_in(text)) - set(builtin)
+        if unknown:
+            from opentelemetry.util._importlib_metadata import entry_points
+
+            unknown -= {entry_point.name for entry_point in entry_points(group=group)}
+        if unknown:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
+_EXPORTERS: Final = ("otlp", "console", "none", "otlp_json_file")
+_EXPORTERS_ACCEPTED: Final = (
+    "a comma-separated list of otlp, console, none, otlp_json_file or a name registered under the entry point group {}"
+)
+_SAMPLERS: Final = (
+    "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+)  # fmt: skip
+
+OUR_SETTINGS: Final = (
+    Setting(SWITCH, _boolean, "1, true, on, yes; or 0, false, off, no, empty", default=False),
+    Setting(f"{PREFIX}FORMAT", _one_of(*SHAPE_NAMES), ", ".join(SHAPE_NAMES), default="structlog"),
+    Setting(f"{PREFIX}LEVEL", _level, "a level's name (DEBUG, INFO, WARNING, ERROR, CRITICAL) or number", logging.INFO),
+    Setting(f"{PREFIX}LEVELS", _levels, "logger=LEVEL,logger=LEVEL", default={}),
+    Setting(f"{PREFIX}PROCESSORS", _object_path, "package.module:name of a list of structlog processors"),
+    Setting(f"{PREFIX}FRONTEND", _one_of(*FRONTEND_MODES), ", ".join(FRONTEND_MODES), default="json"),
+    Setting(
+        f"{PREFIX}RESPONSE_HEADERS",
+        _subset_of(*RESPONSE_HEADER_NAMES),
+        f"a comma-separated list of {', '.join(RESPONSE_HEADER_NAMES)}",
+        default=(),
+    ),
+    Setting(f"{PREFIX}MAX_RECORD_BYTES", _integer(512), "a whole number of bytes from 512", default=16_000),
+    Setting(f"{PREFIX}QUEUE_BYTES", _integer(65_536), "a whole number of bytes from 65536", default=4_194_304),
+    Setting(
+        f"{PREFIX}LATENCY_FIELDS",
+        _names_in,
+        "a comma-separated list of names of extra fields",
+        default=("inference_latency",),
+    ),
+    Setting(f"{PREFIX}FILE_DIR", str, "a folder", is_path=True),
+)
+
+NOT_YET: Final = frozenset(
+    PREFIX + name
+    for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS", "REDACT")
+)
+"""Settings that are planned; setting one is told, so that nobody believes it holds."""
+
+
+def _per_signal(
+    suffix: str, parse: Callable[[str], Any], accepted: str, *, is_path: bool = False
+) -> tuple[Setting, ...]:
+    return tuple(
+        Setting(f"OTEL_EXPORTER_OTLP_{signal}{suffix}", parse, accepted, is_path=is_path)
+        for signal in ("", "TRACES_", "LOGS_", "METRICS_")
+    )
+
+
+_A_NUMBER: Final = "a whole number from 1"
+_A_LIMIT: Final = "a whole number from 0"
+
+OTEL_SETTINGS: Final = (
+    Setting("OTEL_SDK_DISABLED", _one_of("true", "false"), "true, false"),
+    Setting("OTEL_CONFIG_FILE", _existing_file, "the path of a readable file", is_path=True),
+    *(
+        Setting(
+            f"OTEL_{signal.upper()}_EXPORTER",
+            _registered(f"opentelemetry_{signal}_exporter", *_EXPORTERS),
+            _EXPORTERS_ACCEPTED.format(f"opentelemetry_{signal}_exporter"),
+        )
+        for signal in ("traces", "logs", "metrics")
+    ),
+    *_per_signal("ENDPOINT", _endpoint, "a URL like http://collector:4318; for grpc also host:port"),
+    *_per_signal("PROTOCOL", _one_of("http/protobuf", "grpc"), "http/protobuf, grpc"),
+    *_per_signal("COMPRESSION", _one_of("none", "gzip", "deflate"), "none, gzip, deflate"),
+    *_per_signal("TIMEOUT", _positive_number, "a number of seconds above 0"),
+    *_per_signal("CERTIFICATE", _existing_file, "the path of a readable file", is_path=True),
+    *_per_signal("CLIENT_CERTIFICATE", _existing_file, "the path of a readable file", is_path=True),
+    *_per_signal("CLIENT_KEY", _existing_file, "the path of a readable file", is_path=True),
+    Setting(
+        "OTEL_TRACES_SAMPLER",
+        _registered("opentelemetry_traces_sampler", *_SAMPLERS),
+        f"{', '.join(_SAMPLERS)} or a name registered under the entry point group opentelemetry_traces_sampler",
+    ),
+    Setting(
+        "OTEL_PROPAGATORS",
+        _registered("opentelemetry_propagator", "none"),
+        "a comma-separated list of tracecontext, baggage, none or names of installed propagators",
+    ),
+    Setting("OTEL_METRIC_EXPORT_INTERVAL", _positive_number, "a number of milliseconds above 0"),
+    Setting("OTEL_METRIC_EXPORT_TIMEOUT", _positive_number, "a number of milliseconds above 0"),
+    Setting(
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+        _one_of("always_on", "always_off", "trace_based"),
+        "always_on, always_off, trace_based",
+    ),
+    Setting(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        _one_of("cumulative", "delta", "lowmemory"),
+        "cumulative, delta, lowmemory",
+    ),
+    *(
+        Setting(f"OTEL_{lane}_{suffix}", _integer(1), _A_NUMBER)
+        for lane in ("BSP", "BLRP")
+        for suffix in ("SCHEDULE_DELAY", "EXPORT_TIMEOUT", "MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE")
+    ),
+    *(
+        Setting(f"OTEL_{limit}", _integer(0), _A_LIMIT)
+        for limit in (
+            "ATTRIBUTE_COUNT_LIMIT",
+            "ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "SPAN_EVENT_COUNT_LIMIT",
+            "SPAN_LINK_COUNT_LIMIT",
+            "EVENT_ATTRIBUTE_COUNT_LIMIT",
+            "LINK_ATTRIBUTE_COUNT_LIMIT",
+            "LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+            "LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        )
+    ),
+)
+
+_SAMPLER_ARG: Final = Setting("OTEL_TRACES_SAMPLER_ARG", _ratio, "a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds, after every value was checked.
+
+    Attributes:
+        values: The value of each setting of ours.
+        environ: The environment as the SDK may see it: the given one without the values that cannot be used.
+        problems: What cannot be used.
+    """
+
+    values: Mapping[str, Any]
+    environ: Mapping[str, str]
+    problems: tuple[Problem, ...]
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of one of our settings by its name without the prefix."""
+        return self.values[PREFIX + name]
+
+    @property
+    def file_dir(self) -> str:
+        """The folder of `otlp_json_file`: absolute, if the launcher could make it so."""
+        configured = self["FILE_DIR"]
+        return str(configured) if configured else default_file_dir(self.environ)
+
+    @property
+    def exception_events(self) -> bool:
+        """Whether an exception is an event of its span too: unless the user opted for log records alone."""
+        return "logs" not in _names_in(self.environ.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", ""))
+
+
+def default_file_dir(environ: Mapping[str, str]) -> str:
+    """Return where `otlp_json_file` writes when no folder is set: beside TorchServe's own logs."""
+    return os.path.join(environ.get("LOG_LOCATION") or "logs", "otlp")
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Check every setting.
+
+    Args:
+        environ: The environment.
+
+    Returns:
+        The settings, with defaults in place of what cannot be used.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    usable = dict(environ)
+    problems: list[Problem] = []
+
+    def check(setting: Setting, *, strict_empty: bool = False) -> Any:
+        text = environ.get(setting.variable, "")
+        # An empty value is an unset one (OpenTelemetry specification, "Parsing empty value").
+        if not text.strip() and not strict_empty:
+            return setting.default
+        try:
+            value = setting.parse(text)
+        except (ValueError, OSError):
+            problems.append(Problem(setting.variable, text, setting.accepted))
+            usable.pop(setting.variable, None)
+            return setting.default
+        origins[setting.variable] = "environment"
+        return value
+
+    for setting in OUR_SETTINGS:
+        values[setting.variable] = check(setting)
+    for setting in OTEL_SETTINGS:
+        check(setting)
+    if usable.get("OTEL_TRACES_SAMPLER", "").strip().lower().endswith("traceidratio"):
+        check(_SAMPLER_ARG)
+    known = {setting.variable for setting in OUR_SETTINGS}
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and variable not in known and environ[variable].strip():
+            accepted = (
+                "nothing yet: this version does not have it"
+                if variable in NOT_YET
+                else f"no such setting; there are {', '.join(sorted(known))}"
+            )
+            problems.append(Problem(variable, environ[variable], accepted))
+            usable.pop(variable)
+    return Settings(values, usable, tuple(problems), origins)
+
+
+def check_processors(settings: Settings) -> Optional[Problem]:
+    """Return the problem with the user's processors, if their module can be found but not used, or not found.
+
+    Without importing the module: the launcher checks, only the worker imports.
+    """
+    path = settings["PROCESSORS"]
+    if path is None:
+        return None
+    import importlib.util
+
+    variable = PREFIX + "PROCESSORS"
+    accepted = next(setting.accepted for setting in OUR_SETTINGS if setting.variable == variable)
+    try:
+        found = importlib.util.find_spec(path.partition(":")[0])
+    except (ImportError, ValueError, AttributeError):
+        found = None
+    return None if found else Problem(variable, path, f"{accepted}; there is no such module")
+
+
+def with_absolute_paths(environ: Mapping[str, str], folder: str) -> dict[str, str]:
+    """Return the changes that make an environment's paths hold in a worker, whose working directory is a model's.
+
+    Args:
+        environ: The environment.
+        folder: Where TorchServe was started.
+    """
+    changes = {
+        setting.variable: os.path.join(folder, environ[setting.variable])
+        for setting in (*OUR_SETTINGS, *OTEL_SETTINGS)
+        if setting.is_path and environ.get(setting.variable, "").strip()
+        and not os.path.isabs(environ[setting.variable])
+    }
+    if not environ.get(PREFIX + "FILE_DIR", "").strip():
+        changes[PREFIX + "FILE_DIR"] = os.path.join(folder, default_file_dir(environ))
+    return changes
