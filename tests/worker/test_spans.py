@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from in_memory_worker import Worker
 from in_process import load_model, make_request, predict
 from opentelemetry.trace import SpanKind, StatusCode
 
-from conftest import Worker
 from ts_otel_logging import request_scope, span
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
