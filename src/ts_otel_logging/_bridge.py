@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import time
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, TextIO
 
 from ts_otel_logging import _names
@@ -14,8 +14,7 @@ from ts_otel_logging._event import Event
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._shapes import SHAPES, Shape
-from ts_otel_logging._shapes._structlog import render_fields
-from ts_otel_logging._values import encode_string
+from ts_otel_logging._values import encode_plain, encode_string, plain
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -115,9 +114,14 @@ class BridgeHandler(logging.Handler):
 
     def _write_anyway(self, record: logging.LogRecord, error: Exception) -> None:
         # Whatever went wrong, the event must not be lost: the least that can be said of it.
-        fields = {_names.LEVEL: str(record.levelname).lower(), _names.LOGGER: record.name, _names.EVENT: record.msg}
+        fields = {
+            _names.TIMESTAMP: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            _names.LEVEL: str(record.levelname).lower(),
+            _names.LOGGER: record.name,
+            _names.EVENT: plain(record.msg),
+        }
         try:
-            self._writer.write(render_fields(int(time.time() * 1e6), fields) + "\n")
+            self._writer.write(encode_plain(fields) + "\n")
         finally:
             swallowed("bridge", error)
 

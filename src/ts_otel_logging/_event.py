@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from itertools import islice
-from typing import Any, Final, Optional
+from logging import LogRecord
+from typing import Any, Final, Mapping, Optional
 
-import structlog.contextvars
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
+from structlog.contextvars import get_contextvars
 
 from ts_otel_logging import _names, _scope
 from ts_otel_logging._values import plain
@@ -17,9 +17,9 @@ from ts_otel_logging._values import plain
 # Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
 # Python 3.12 the task's name.
 _RECORD_FIELDS: Final = frozenset(
-    {*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
+    {*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
 )
-_RECORD_SIZE: Final = len(vars(logging.LogRecord("", 0, "", 0, "", (), None)))
+_RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
 
 
@@ -34,15 +34,14 @@ class Event:
         message: The message with its arguments.
         span_context: The span it happened in, or None outside a span.
         scope: The requests it belongs to.
-        extra: The caller's own fields: bound structlog context and ``extra``, in that order.
         exception: The exception as one object, or None.
         uid: Unique among events, when one is needed to tell copies apart downstream.
         fields: None, or what the user's processors made of the event: then this is what the line shows.
     """
 
     __slots__ = (
+        "_extra",
         "exception",
-        "extra",
         "fields",
         "level",
         "logger",
@@ -54,19 +53,19 @@ class Event:
         "uid",
     )
 
-    record: logging.LogRecord
+    record: LogRecord
     time_micros: int
     level: str
     logger: str
     message: str
     span_context: Optional[trace.SpanContext]
     scope: _scope.Scope
-    extra: dict[str, Any]
     exception: Optional[dict[str, Any]]
     uid: Optional[str]
     fields: Optional[dict[str, Any]]
+    _extra: Optional[dict[str, Any]]
 
-    def __init__(self, record: logging.LogRecord) -> None:
+    def __init__(self, record: LogRecord) -> None:
         self.record = record
         self.time_micros = int(record.created * 1_000_000)
         self.level = _LEVELS.get(record.levelname) or record.levelname.lower()
@@ -77,19 +76,37 @@ class Event:
             self.message = f"{_text(record.msg)} (arguments {plain(record.args)!r} do not fit: {error})"
         self.span_context = _span_context()
         self.scope = _scope.current()
-        self.extra = structlog.contextvars.get_contextvars()
+        extra = self._extra = get_contextvars()
         attributes = record.__dict__
         if len(attributes) > _RECORD_SIZE:
             # The record's own attributes come first in a plain record: only what was added needs a look.
-            own = _RECORD_SIZE if type(record) is logging.LogRecord else 0
+            own = _RECORD_SIZE if type(record) is LogRecord else 0
             for key, value in islice(attributes.items(), own, None):
                 if key not in _RECORD_FIELDS:
-                    self.extra[key] = value
+                    extra[key] = value
         if record.stack_info:
-            self.extra["stack_info"] = record.stack_info
+            extra["stack_info"] = record.stack_info
         self.exception = _exception(record) if record.exc_info or record.exc_text else None
         self.uid = None
         self.fields = None
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """The caller's own fields: bound structlog context and ``extra``, in that order."""
+        if self._extra is None:
+            fields, scope = self.fields or {}, self.scope.fields
+            self._extra = {
+                key: value for key, value in fields.items() if key not in _names.LINE_FIELDS and key not in scope
+            }
+        return self._extra
+
+    def replace(self, fields: dict[str, Any]) -> None:
+        """Let the event be what processors made of it; time, severity and ids of its OTLP twin stay as they were."""
+        self.fields = fields
+        self.message = str(fields.get(_names.EVENT, self.message))
+        if self.exception is not None:
+            self.exception = fields.get(_names.EXCEPTION)
+        self._extra = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as structlog's processors know one, in the order of the default shape.
@@ -139,13 +156,21 @@ def field_name(key: Any) -> str:
     return _names.EXTRA_PREFIX + key if key in _names.LINE_FIELDS else key
 
 
-def trace_fields(span_context: trace.SpanContext) -> dict[str, str]:
+def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:
     """Return a span's ids as lower-case hex digits: 32, 16 and 2 of them."""
-    return {
-        _names.TRACE_ID: f"{span_context.trace_id:032x}",
-        _names.SPAN_ID: f"{span_context.span_id:016x}",
-        _names.TRACE_FLAGS: f"{span_context.trace_flags:02x}",
-    }
+    global _last_ids  # noqa: PLW0603 - a cache of one, swapped whole
+    cached, fields = _last_ids
+    if cached is not span_context:
+        fields = {
+            _names.TRACE_ID: f"{span_context.trace_id:032x}",
+            _names.SPAN_ID: f"{span_context.span_id:016x}",
+            _names.TRACE_FLAGS: f"{span_context.trace_flags:02x}",
+        }
+        _last_ids = (span_context, fields)
+    return fields
+
+
+_last_ids: tuple[Optional[trace.SpanContext], dict[str, str]] = (None, {})
 
 
 def _text(value: Any) -> str:
@@ -155,7 +180,7 @@ def _text(value: Any) -> str:
         return str(plain(value))
 
 
-def _exception(record: logging.LogRecord) -> Optional[dict[str, Any]]:
+def _exception(record: LogRecord) -> Optional[dict[str, Any]]:
     exc_info = record.exc_info
     if not isinstance(exc_info, tuple) or exc_info[1] is None:
         return {"stacktrace": record.exc_text} if record.exc_text else None

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Callable
 
 import structlog
 
-from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
 
 if TYPE_CHECKING:
@@ -61,14 +60,7 @@ class Pipeline:
                 swallowed(
                     f"processor {_name(processor)}", TypeError(f"returned {type(result).__name__}, not a dict")
                 )
-        event.fields = fields
-        event.message = str(fields.get(_names.EVENT, event.message))
-        event.exception = fields.get(_names.EXCEPTION) if event.exception is not None else None
-        event.extra = {
-            key: value
-            for key, value in fields.items()
-            if key not in _names.LINE_FIELDS and key not in event.scope.fields
-        }
+        event.replace(fields)
         return True
 
 

@@ -12,7 +12,8 @@ from typing import Any, Callable, Final, Mapping
 
 MAX_DEPTH: Final = 8
 MAX_ITEMS: Final = 256
-_MAX_DIGITS: Final = 1_000
+# A thousand digits: no aggregator wants more, and Python refuses to print more than 4300.
+_BIG: Final = 10**1_000
 
 # Control characters that JSON allows but a line must not hold (DEL, C1 with U+0085), the separators at which Java's
 # Scanner cuts a line (java.util.Scanner.nextLine: U+0085, U+2028, U+2029), and surrogates, which UTF-8 cannot hold.
@@ -35,7 +36,7 @@ def encode_string(text: str) -> str:
 
 def encode_value(value: Any) -> str:
     """Return any value as strict JSON text, safe within one line of UTF-8. It never raises."""
-    encoder = _ENCODERS.get(type(value))
+    encoder = ENCODERS.get(type(value))
     if encoder is not None:
         return encoder(value)
     return encode_plain(plain(value))
@@ -56,17 +57,17 @@ def _encode_float(value: float) -> str:
 
 
 def _encode_int(value: int) -> str:
-    # Python refuses to print integers of more than 4300 digits, and no aggregator wants a thousand.
-    return repr(value) if value.bit_length() < _MAX_DIGITS * 3 else f'"an integer of {value.bit_length()} bits"'
+    return repr(value) if -_BIG < value < _BIG else encode_string(str(plain(value)))
 
 
-_ENCODERS: Final[dict[type, Callable[[Any], str]]] = {
+ENCODERS: Final[dict[type, Callable[[Any], str]]] = {
     str: encode_string,
     int: _encode_int,
     float: _encode_float,
-    bool: lambda value: "true" if value else "false",
-    type(None): lambda _: "null",
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): {None: "null"}.__getitem__,
 }
+"""How values of the commonest types are encoded; every other one goes through `plain`."""
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -85,7 +86,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if kind is str or kind is bool or value is None:
         return value
     if kind is int:
-        return value if value.bit_length() < _MAX_DIGITS * 3 else f"an integer of {value.bit_length()} bits"
+        return value if -_BIG < value < _BIG else f"an integer of {value.bit_length()} bits"
     if kind is float:
         return value if isfinite(value) else str(value)
     try:

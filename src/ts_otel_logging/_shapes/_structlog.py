@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Optional
+from typing import TYPE_CHECKING, Any, Final, Mapping, Optional
 
 from ts_otel_logging import _names
 from ts_otel_logging._event import Event, field_name, trace_fields
-from ts_otel_logging._values import encode_plain, encode_string, encode_value
+from ts_otel_logging._values import ENCODERS, encode_plain, encode_string, encode_value
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
-
-    from ts_otel_logging._scope import Scope
 
 _MAX_CACHED: Final = 1_024
 
@@ -27,75 +25,81 @@ class StructlogShape:
         self._second: tuple[int, str] = (-1, "")
         self._heads: dict[tuple[str, str], str] = {}
         self._keys: dict[Any, str] = {}
+        self._names: dict[Any, str] = {}
         self._span: tuple[Optional[SpanContext], str] = (None, "")
 
     def __call__(self, event: Event) -> str:
         """Return the event's line without its newline."""
         if event.fields is not None:
-            return render_fields(event.time_micros, event.fields)
+            return self._render_fields(event.time_micros, event.fields)
         second, micros = divmod(event.time_micros, 1_000_000)
         cached_second, start = self._second
         if cached_second != second:
-            start = '{"timestamp":"' + _date(second)
-            self._second = (second, start)
+            start = self._start(second)
         head = self._heads.get((event.level, event.logger)) or self._head(event.level, event.logger)
         span_context = event.span_context
         ids = ""
         if span_context is not None:
             cached_span, ids = self._span
             if cached_span is not span_context:
-                ids = _members(trace_fields(span_context))
+                ids = self._members(trace_fields(span_context))
                 self._span = (span_context, ids)
         scope = event.scope.rendered
         if scope is None:
-            scope = _render_scope(event.scope)
+            scope = event.scope.rendered = self._members(event.scope.fields)
         line = f"{start}{micros:06d}{head}{encode_string(event.message)}{ids}{scope}"
         if event.uid is not None:
             line += f',"{_names.LOG_RECORD_UID}":"{event.uid}"'
+        keys = self._keys
         for key, value in event.extra.items():
-            line += (self._keys.get(key) or self._key(key)) + encode_value(value)
+            encoder = ENCODERS.get(type(value))
+            line += (keys.get(key) or self._key(key)) + (encoder(value) if encoder else encode_value(value))
         if event.exception is not None:
             line += f',"{_names.EXCEPTION}":{encode_plain(event.exception)}'
         return line + "}"
 
+    def _render_fields(self, time_micros: int, fields: dict[str, Any]) -> str:
+        if _names.TIMESTAMP in fields:
+            rest = dict(fields)
+            timestamp = encode_value(rest.pop(_names.TIMESTAMP))
+            return f'{{"{_names.TIMESTAMP}":{timestamp}{self._members(rest)}}}'
+        second, micros = divmod(time_micros, 1_000_000)
+        cached_second, start = self._second
+        if cached_second != second:
+            start = self._start(second)
+        return f'{start}{micros:06d}Z"{self._members(fields)}}}'
+
+    def _start(self, second: int) -> str:
+        start = '{"timestamp":"' + time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+        self._second = (second, start)
+        return start
+
     def _head(self, level: str, logger: str) -> str:
-        if len(self._heads) >= _MAX_CACHED:
-            self._heads.clear()
+        _make_room(self._heads)
         head = f'Z","level":{encode_value(level)},"logger":{encode_value(logger)},"event":'
         self._heads[level, logger] = head
         return head
 
     def _key(self, key: Any) -> str:
-        if len(self._keys) >= _MAX_CACHED:
-            self._keys.clear()
+        _make_room(self._keys)
         text = self._keys[key] = f",{encode_string(field_name(key))}:"
         return text
 
+    def _members(self, fields: Mapping[str, Any]) -> str:
+        names = self._names
+        text = ""
+        for key, value in fields.items():
+            encoder = ENCODERS.get(type(value))
+            text += (names.get(key) or self._name(key)) + (encoder(value) if encoder else encode_value(value))
+        return text
 
-def render_fields(time_micros: int, fields: dict[str, Any]) -> str:
-    """Return the line of an event that processors had in their hands.
-
-    Args:
-        time_micros: When it happened, in microseconds since the epoch; a ``timestamp`` among the fields wins.
-        fields: The line's fields in their order.
-    """
-    members = dict(fields)
-    second, micros = divmod(time_micros, 1_000_000)
-    timestamp = members.pop(_names.TIMESTAMP, f"{_date(second)}{micros:06d}Z")
-    return f'{{"{_names.TIMESTAMP}":{encode_value(timestamp)}{_members(members)}}}'
-
-
-def _date(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+    def _name(self, key: Any) -> str:
+        # Of a field that stands under its own name: one of ours, or what a processor put there.
+        _make_room(self._names)
+        text = self._names[key] = f",{encode_string(key if type(key) is str else field_name(key))}:"
+        return text
 
 
-def _members(fields: dict[str, Any]) -> str:
-    return "".join(
-        f",{encode_string(key if type(key) is str else field_name(key))}:{encode_value(value)}"
-        for key, value in fields.items()
-    )
-
-
-def _render_scope(scope: Scope) -> str:
-    rendered = scope.rendered = _members(dict(scope.fields))
-    return rendered
+def _make_room(cache: dict[Any, str]) -> None:
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()
