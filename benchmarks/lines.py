@@ -101,7 +101,8 @@ def processor_formatter(*processors: Any) -> logging.Formatter:
 
 def contenders(stream: TextIO) -> dict[str, logging.Handler]:
     json_logger = with_formatter(
-        stream, OrjsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields={"message": "event"})
+        stream,
+        OrjsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields={"message": "event"}),
     )
     json_logger.addFilter(TraceFilter())
     return {

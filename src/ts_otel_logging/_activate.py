@@ -11,8 +11,9 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ts_otel_logging import _boot, _config, _diagnostics, _globals, _names, _scope
 from ts_otel_logging._version import __version__
@@ -176,7 +177,7 @@ def shutdown(timeout_seconds: float = _SHUTDOWN_SECONDS) -> bool:
     Returns:
         Whether everything was sent in time; True when nothing was on.
     """
-    global _active  # noqa: PLW0603 - one activation a process
+    global _active
     with _lock:
         activation, _active = _active, None
     return True if activation is None else activation.close(timeout_seconds)
@@ -225,7 +226,7 @@ class _Activation:
         self.tracer_provider = existing.get("traces") or self.providers.tracer_provider
         self.logger_provider = existing.get("logs") or self.providers.logger_provider
         meter_provider = existing.get("metrics") or self.providers.meter_provider
-        self._paths = {**self.providers.describe(), **{signal: "the application's own provider" for signal in existing}}
+        self._paths = {**self.providers.describe(), **dict.fromkeys(existing, "the application's own provider")}
         self.metrics = None if meter_provider is None else Metrics(meter_provider)
         self._new_providers = {
             "traces": self.providers.tracer_provider,

@@ -36,7 +36,7 @@ def start() -> None:
     try:
         role = role_of(sys.argv)
         if role is not None:
-            sys.meta_path.insert(0, _ImportHook(_MOMENT[role], lambda: _activate(role)))  # type: ignore[arg-type]
+            sys.meta_path.insert(0, _ImportHook(_MOMENT[role], lambda: _activate(role)))
     except BaseException as error:  # noqa: BLE001 - an exception here prints a traceback, SystemExit ends the interpreter
         _complain(error)
 
@@ -60,14 +60,14 @@ def _activate(role: str) -> None:
         from ts_otel_logging import _activate as activation
 
         activation.start(role)
-    except BaseException as error:  # noqa: BLE001 - TorchServe must start, whatever is wrong with us
+    except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         _complain(error)
 
 
 def _complain(error: BaseException) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib would be one more import
         sys.stderr.write(f"ts_otel_logging: off, because of {type(error).__name__}: {error}\n")
     except BaseException:  # noqa: BLE001, S110 - no stderr either
         pass
@@ -80,10 +80,10 @@ class _ImportHook:
         self._module = module
         self._callback = callback
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Optional[ModuleSpec]:
         if name != self._module:
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         from importlib.util import find_spec
 
         spec = find_spec(name)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 
 from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
@@ -17,6 +17,8 @@ from ts_otel_logging._shapes import SHAPES, Shape
 from ts_otel_logging._values import encode_plain, encode_string, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from opentelemetry._logs import LoggerProvider
     from structlog.typing import Processor
 
@@ -45,7 +47,7 @@ class BridgeHandler(logging.Handler):
         ValueError: The renderer is a name that is no shape.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the contract's signature
         self,
         processors: Iterable[Processor] = (),
         renderer: Optional[Any] = None,
@@ -101,9 +103,7 @@ class BridgeHandler(logging.Handler):
                     record = passed
             if self.passthrough is not None and self.passthrough(record):
                 self._writer.write(record.getMessage() + "\n")
-            elif record.levelno >= (
-                self._threshold if self._thresholds is None else self._thresholds[record.name]
-            ):
+            elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
                 event = Event(record)
                 if self._uids is not None:
                     event.uid = self._uids.next()

@@ -12,8 +12,11 @@ import logging
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Final, Mapping, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SWITCH: Final = "TS_OTEL_LOGGING"
 PREFIX: Final = SWITCH + "_"
@@ -201,8 +204,7 @@ OUR_SETTINGS: Final = (
 )
 
 NOT_YET: Final = frozenset(
-    PREFIX + name
-    for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS", "REDACT")
+    PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS", "REDACT")
 )
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
@@ -396,7 +398,8 @@ def with_absolute_paths(environ: Mapping[str, str], folder: str) -> dict[str, st
     changes = {
         setting.variable: os.path.join(folder, environ[setting.variable])
         for setting in (*OUR_SETTINGS, *OTEL_SETTINGS)
-        if setting.is_path and environ.get(setting.variable, "").strip()
+        if setting.is_path
+        and environ.get(setting.variable, "").strip()
         and not os.path.isabs(environ[setting.variable])
     }
     if not environ.get(PREFIX + "FILE_DIR", "").strip():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from itertools import islice
 from logging import LogRecord
-from typing import Any, Final, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
@@ -14,11 +14,12 @@ from structlog.contextvars import get_contextvars
 from ts_otel_logging import _names, _scope
 from ts_otel_logging._values import plain
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
 # Python 3.12 the task's name.
-_RECORD_FIELDS: Final = frozenset(
-    {*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"}
-)
+_RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
 _RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
 
@@ -153,7 +154,8 @@ def field_name(key: Any) -> str:
     """Return the name under which a caller's key stands in a line."""
     if type(key) is not str:
         key = str(plain(key))
-    return _names.EXTRA_PREFIX + key if key in _names.LINE_FIELDS else key
+    name: str = key
+    return _names.EXTRA_PREFIX + name if name in _names.LINE_FIELDS else name
 
 
 def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 from opentelemetry import _logs, metrics, trace
 
-_GETTERS = {
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GETTERS: Final[dict[str, Callable[[], Any]]] = {
     "traces": trace.get_tracer_provider,
     "logs": _logs.get_logger_provider,
     "metrics": metrics.get_meter_provider,
 }
-_SETTERS = {
+_SETTERS: Final[dict[str, Callable[[Any], None]]] = {
     "traces": trace.set_tracer_provider,
     "logs": _logs.set_logger_provider,
     "metrics": metrics.set_meter_provider,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
@@ -64,14 +65,16 @@ class OtlpLogOutput:
 
 
 def severity_of(level: int) -> SeverityNumber:
-    """Return a level of `logging` as OpenTelemetry's SDK maps it: DEBUG is 5, INFO 9, WARNING 13, ERROR 17, CRITICAL 21.
+    """Return a level of `logging` as OpenTelemetry's SDK maps it: DEBUG 5, INFO 9, WARNING 13, ERROR 17, CRITICAL 21.
 
     Levels in between are the finer steps of their range, at most three above; levels below DEBUG are TRACE.
     """
     if level <= 0:
         return SeverityNumber.UNSPECIFIED
-    tens, ones = divmod(level, 10)
-    return SeverityNumber(1 + 4 * min(tens, 5) + (min(ones, 3) if 0 < tens <= 5 else 0))
+    if level < logging.DEBUG:
+        return SeverityNumber.TRACE
+    tens, ones = divmod(min(level, logging.CRITICAL + 3), 10)
+    return SeverityNumber(4 * tens + 1 + min(ones, 3))
 
 
 def _attributes(event: Event) -> dict[str, Any]:

@@ -57,9 +57,7 @@ class Pipeline:
             if isinstance(result, dict):
                 fields = result
             else:
-                swallowed(
-                    f"processor {_name(processor)}", TypeError(f"returned {type(result).__name__}, not a dict")
-                )
+                swallowed(f"processor {_name(processor)}", TypeError(f"returned {type(result).__name__}, not a dict"))
         event.replace(fields)
         return True
 

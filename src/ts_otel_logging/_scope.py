@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Iterator, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ts_otel_logging import _names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 class Scope:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 import structlog
 
 from ts_otel_logging import _names
 
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
 _RECORD_FIELDS: Final = frozenset({*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime"})
 _CALL_ARGUMENTS: Final = ("exc_info", "stack_info", "stackLevel", "stacklevel")
 
 
-def to_log_call(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
+def to_log_call(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]) -> dict[str, Any]:
     """Turn an event into the arguments of a `logging` call, as a chain's last processor.
 
     `structlog.stdlib.render_to_log_kwargs` does the same but lets `logging` raise for a key that a record has itself,
     ``name`` for instance; here such a key is kept under `EXTRA_PREFIX`.
     """
     arguments: dict[str, Any] = {
-        "stacklevel" if key == "stackLevel" else key: event_dict.pop(key) for key in _CALL_ARGUMENTS if key in event_dict
+        "stacklevel" if key == "stackLevel" else key: event_dict.pop(key)
+        for key in _CALL_ARGUMENTS
+        if key in event_dict
     }
     arguments["msg"] = event_dict.pop(_names.EVENT, "")
     arguments["extra"] = {

@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
@@ -22,6 +22,8 @@ from ts_otel_logging._event import trace_fields, type_name
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, TracerProvider
 
@@ -323,9 +325,7 @@ class Call:
 class _Member:
     """One request of a call: its span in its caller's trace."""
 
-    def __init__(
-        self, tracing: Tracing, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, tracing: Tracing, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]) -> None:
         self.request_id = request.request_id
         parent = propagate.extract(request.headers, otel_context.Context())
         self.span = tracing.tracer.start_span(

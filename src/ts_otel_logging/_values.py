@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import re
+from collections.abc import Mapping
 from enum import Enum
 from json.encoder import encode_basestring as _encode_basestring
 from math import isfinite
-from typing import Any, Callable, Final, Mapping
+from typing import Any, Callable, Final
 
 MAX_DEPTH: Final = 8
 MAX_ITEMS: Final = 256
@@ -20,10 +21,13 @@ _BIG: Final = 10**1_000
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+_FIRST_SURROGATE: Final = 0xD800
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match.group())
     # A lone surrogate is no character: keep it readable as the six characters of its escape.
-    return f"\\\\u{code:04x}" if code >= 0xD800 else f"\\u{code:04x}"
+    return f"\\\\u{code:04x}" if code >= _FIRST_SURROGATE else f"\\u{code:04x}"
 
 
 def encode_string(text: str) -> str:
@@ -95,7 +99,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         return f"<{kind.__name__}: {type(error).__name__} while rendering>"
 
 
-def _plain_object(value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return a kind of value
+def _plain_object(value: Any, depth: int) -> Any:  # noqa: C901, PLR0911 - one return a kind of value
     if isinstance(value, Enum):
         return plain(value.value, depth)
     if isinstance(value, (str, bool, int, float)):
@@ -104,7 +108,7 @@ def _plain_object(value: Any, depth: int) -> Any:  # noqa: PLR0911 - one return 
         return plain(base(value), depth)
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", "backslashreplace")
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+    if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat()
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return _plain_array(value, depth)

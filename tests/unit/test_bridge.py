@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import logging
 import os
 import re
@@ -16,7 +16,6 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import trace
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import TracerProvider
@@ -64,7 +63,9 @@ class TestDefaultShape:
         ]  # fmt: skip
 
     def test_the_time_is_the_records_in_utc_to_the_microsecond(self, log: logging.Logger, lines: Lines) -> None:
-        log.handle(logging.makeLogRecord({"created": 1_700_000_000.123456, "msg": "then", "levelno": 20, "levelname": "INFO"}))
+        log.handle(
+            logging.makeLogRecord({"created": 1_700_000_000.123456, "msg": "then", "levelno": 20, "levelname": "INFO"})
+        )
         assert lines.last["timestamp"] == "2023-11-14T22:13:20.123456Z"
 
     def test_ids_are_hex_digits_of_the_current_span(self, log: logging.Logger, lines: Lines) -> None:
@@ -143,7 +144,7 @@ class TestAnyValue:
             ({1, 2}, [1, 2]),
             ((1, "a"), [1, "a"]),
             ({1: {"a": None}}, {"1": {"a": None}}),
-            (datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc), "2026-01-02T00:00:00+00:00"),
+            (dt.datetime(2026, 1, 2, tzinfo=dt.timezone.utc), "2026-01-02T00:00:00+00:00"),
             (Unprintable(), "<Unprintable: RuntimeError while rendering>"),
             ("lone \ud800 surrogate", "lone \\ud800 surrogate"),
         ],
@@ -169,7 +170,9 @@ class TestAnyValue:
         assert "(2, 3)" in lines.last["array"]
 
     def test_arguments_that_do_not_fit_cost_nothing_of_the_event(self, lines: Lines) -> None:
-        BridgeHandler(stream=lines).handle(logging.makeLogRecord({"msg": "%d things", "args": ("many",), "levelno": 20}))
+        BridgeHandler(stream=lines).handle(
+            logging.makeLogRecord({"msg": "%d things", "args": ("many",), "levelno": 20})
+        )
         assert "%d things" in lines.last["event"]
         assert "many" in lines.last["event"]
 
@@ -179,7 +182,9 @@ class TestAnyValue:
             st.text(min_size=1),
             st.recursive(
                 st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-                lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+                lambda inner: (
+                    st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
+                ),
                 max_leaves=8,
             ),
             max_size=4,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from in_memory_worker import Worker
 from in_process import load_model
-
 from ts_otel_logging import _diagnostics
 
 
@@ -17,7 +17,9 @@ def _errors_of_ours_raise(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _torchserve_imported() -> None:
     """Import torch before anything is patched; its warnings are not ours."""
-    load_model("class Handler:\n    def initialize(self, context): pass\n    def handle(self, data, context): return []\n")
+    load_model(
+        "class Handler:\n    def initialize(self, context): pass\n    def handle(self, data, context): return []\n"
+    )
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from in_memory_worker import Worker
-from in_process import load_model, make_request, predict
 from opentelemetry.trace import SpanKind, StatusCode
 
+from in_process import load_model, make_request, predict
 from ts_otel_logging import request_scope, span
+
+if TYPE_CHECKING:
+    from in_memory_worker import Worker
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -41,10 +44,13 @@ PHASES = """
 
 
 def failing(error: str, phase: str = "inference") -> str:
-    return PHASES + f"""
+    return (
+        PHASES
+        + f"""
         def {phase}(self, data):
             {error}
     """
+    )
 
 
 class TestOneRequest:
@@ -88,7 +94,9 @@ class TestOneRequest:
             assert (line["request_id"], line["client_request_id"]) == ("r1", "mine")
             assert (line["model_name"], line["model_version"], line["worker_id"]) == ("digits", "1.0", "9000")
 
-    @pytest.mark.parametrize("header", [None, "", "rubbish", f"00-{'0' * 32}-{CALLER}-01", f"ff-{TRACE_ID}-{CALLER}-01"])
+    @pytest.mark.parametrize(
+        "header", [None, "", "rubbish", f"00-{'0' * 32}-{CALLER}-01", f"ff-{TRACE_ID}-{CALLER}-01"]
+    )
     def test_without_a_usable_context_it_starts_a_trace(self, worker: Worker, header: Any) -> None:
         with worker.patched():
             predict(load_model(PHASES), make_request(b"x", {} if header is None else {"traceparent": header}))
@@ -168,15 +176,17 @@ class TestHandlerForms:
         assert root.start_time <= child.start_time <= child.end_time <= root.end_time
 
     def test_a_phase_that_calls_its_base_is_still_one(self, worker: Worker) -> None:
-        handler = PHASES + """
-        class Derived(Handler):
-            def preprocess(self, data): return super().preprocess(data)
-        del Handler
+        handler = """
+            from ts.torch_handler.base_handler import BaseHandler
+            class Handler(BaseHandler):
+                def initialize(self, context): pass
+                def preprocess(self, data): return data
+                def inference(self, data): return torch.tensor([7])
+                def postprocess(self, data): return super().postprocess(data)
         """
         with worker.patched():
-            predict(load_model(handler.replace("\n        class Derived", "\n    class Derived").replace(
-                "\n            def preprocess(self, data): return super", "\n        def preprocess(self, data): return super"
-            ).replace("\n        del Handler", "\n    globals().pop('Handler')")), make_request(b"x"))  # fmt: skip
+            (reply,) = predict(load_model("import torch\n" + textwrap.dedent(handler)), make_request(b"x"))
+        assert reply.body == b"7"
         names = [child.name for child in worker.children(worker.span("predict tiny"))]
         assert names == ["preprocess", "inference", "postprocess"]
 
@@ -311,7 +321,9 @@ class TestMeasurements:
         (exemplar,) = request.exemplars
         assert format(exemplar.trace_id, "032x") == TRACE_ID
         assert exemplar.span_id == worker.span("predict digits").context.span_id
-        phases = {point.attributes["torchserve.phase.name"]: point for point in worker.points("torchserve.phase.duration")}
+        phases = {
+            point.attributes["torchserve.phase.name"]: point for point in worker.points("torchserve.phase.duration")
+        }
         assert set(phases) == {"preprocess", "inference", "postprocess"}
         for name, point in phases.items():
             assert point.exemplars[0].span_id == worker.span(name).context.span_id
@@ -360,10 +372,10 @@ class TestResponseHeaders:
 
 class TestUsersSpans:
     def test_a_span_is_a_child_of_the_phase(self, worker: Worker) -> None:
-        handler = failing("\n".join([
-            "import ts_otel_logging",
-            "            with ts_otel_logging.span('tokenize', {'tokens': 3}): return data",
-        ]))  # fmt: skip
+        handler = failing(
+            """import ts_otel_logging
+            with ts_otel_logging.span('tokenize', {'tokens': 3}): return data"""
+        )
         with worker.patched():
             predict(load_model(handler), make_request(b"x"))
         child = worker.span("tokenize")

@@ -42,7 +42,9 @@ def run() -> int:
     console.print(_processes(settings))
     console.print(_settings_table(settings))
     findings += [
-        Finding(f"{problem.variable}={_masked(problem.variable, problem.value)} is ignored", f"accepted: {problem.accepted}")
+        Finding(
+            f"{problem.variable}={_masked(problem.variable, problem.value)} is ignored", f"accepted: {problem.accepted}"
+        )
         for problem in (*settings.problems, *filter(None, [_config.check_processors(settings)]))
     ]
     table, unreachable = _destinations(settings)
@@ -91,9 +93,7 @@ def _installation_findings(settings: _config.Settings) -> Iterator[Finding]:
 
 
 def _start_up_file_runs() -> bool:
-    return any(
-        os.path.exists(os.path.join(sysconfig.get_path(kind), START_UP_FILE)) for kind in ("purelib", "platlib")
-    )
+    return any(os.path.exists(os.path.join(sysconfig.get_path(kind), START_UP_FILE)) for kind in ("purelib", "platlib"))
 
 
 def _processes(settings: _config.Settings) -> Table:
@@ -121,8 +121,8 @@ def _launcher_decision(settings: _config.Settings) -> str:
 def _settings_table(settings: _config.Settings) -> Table:
     table = _table("Settings", "variable", "value", "origin")
     for setting in _config.OUR_SETTINGS:
-        value = settings.values[setting.variable]
-        table.add_row(setting.variable, _shown(setting.variable, value), settings.origins.get(setting.variable, "default"))
+        shown = _shown(setting.variable, settings.values[setting.variable])
+        table.add_row(setting.variable, shown, settings.origins.get(setting.variable, "default"))
     for variable in sorted(settings.environ):
         if variable.startswith("OTEL_") and settings.environ[variable].strip():
             table.add_row(variable, _shown(variable, settings.environ[variable]), "environment")
@@ -168,4 +168,3 @@ def _destinations(settings: _config.Settings) -> tuple[Table, list[Finding]]:
     finally:
         providers.shutdown(0.0)
     return table, findings
-

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Final, Optional
 
 from ts_otel_logging import _names
 from ts_otel_logging._event import Event, field_name, trace_fields
 from ts_otel_logging._values import ENCODERS, encode_plain, encode_string, encode_value
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opentelemetry.trace import SpanContext
 
 _MAX_CACHED: Final = 1_024
 
 
 class StructlogShape:
-    """Renders an event, reusing what seldom changes: the second, a logger's head, keys, a span's ids, a request's fields.
+    """Renders an event, reusing what seldom changes: the second, a logger's head, keys, a span's and a request's ids.
 
     Each cache entry is one immutable value, swapped whole, so that threads need no lock.
     """

@@ -26,7 +26,7 @@ def watch_java(before_java: Callable[[list[str]], list[str]]) -> None:
                 command = before_java(list(command))
             except Exception as error:  # noqa: BLE001 - TorchServe must start
                 swallowed("launcher", error)
-        return subprocess.Popen(command, *args, **kwargs)
+        return subprocess.Popen(command, *args, **kwargs)  # noqa: S603 - TorchServe's own call
 
     ts.model_server.subprocess = _Subprocess(popen)
 

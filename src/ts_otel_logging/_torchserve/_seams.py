@@ -59,7 +59,7 @@ def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Ca
     try:
         patches.set(loader, "load", wrap_load(loader.load, tracing, worker_id, on_model_loaded))
         patches.set(
-            loader, "_get_class_entry_point", wrap_class_entry_point(loader._get_class_entry_point, patches)
+            loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"], patches)
         )
         patches.set(service, "predict", wrap_predict(service.predict))
     except BaseException:

@@ -47,11 +47,11 @@ def wrap_load(
     @shielded("model loaded")
     def prepare(service: Any, model: Model) -> None:
         _served[service] = _Served(tracing, model)
-        service._entry_point = _wrap_entry_point(service._entry_point)
+        service._entry_point = _wrap_entry_point(service._entry_point)  # noqa: SLF001 - Service has no other way
         on_model_loaded()
 
     @functools.wraps(load)
-    def load_with_span(  # noqa: PLR0913 - the signature of ts/model_loader.py
+    def load_with_span(
         self: Any,
         model_name: str,
         model_dir: str,
