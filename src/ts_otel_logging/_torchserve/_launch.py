@@ -18,7 +18,8 @@ def watch_java(before_java: Callable[[list[str]], list[str]]) -> None:
     Args:
         before_java: Gets the command and returns the one to run. If it raises, the given one runs.
     """
-    import ts.model_server
+    # Not `import ts.model_server`: it is just being imported, and is no attribute of its package yet.
+    from ts import model_server
 
     def popen(command: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(command, list) and _MAIN_CLASS in command:
@@ -28,7 +29,7 @@ def watch_java(before_java: Callable[[list[str]], list[str]]) -> None:
                 swallowed("launcher", error)
         return subprocess.Popen(command, *args, **kwargs)  # noqa: S603 - TorchServe's own call
 
-    ts.model_server.subprocess = _Subprocess(popen)
+    model_server.subprocess = _Subprocess(popen)
 
 
 class _Subprocess:

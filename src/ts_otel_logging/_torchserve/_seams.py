@@ -49,19 +49,19 @@ def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Ca
     Returns:
         What puts everything back.
     """
-    import ts.model_loader
-    import ts.service
+    # Not `import ts.model_loader`: it is just being imported, and is no attribute of its package yet.
+    from ts import model_loader, service
 
     from ts_otel_logging._torchserve._service import wrap_class_entry_point, wrap_load, wrap_predict
 
-    loader, service = ts.model_loader.TsModelLoader, ts.service.Service
+    loader = model_loader.TsModelLoader
     patches = Patches()
     try:
         patches.set(loader, "load", wrap_load(loader.load, tracing, worker_id, on_model_loaded))
         patches.set(
             loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"], patches)
         )
-        patches.set(service, "predict", wrap_predict(service.predict))
+        patches.set(service.Service, "predict", wrap_predict(service.Service.predict))
     except BaseException:
         patches.undo()
         raise

@@ -1,0 +1,83 @@
+"""One exporter behind one method that never raises and always says what became of the batch."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Optional
+
+from ts_otel_logging._sdk._outcome import DELIVERED, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from ts_otel_logging._sdk._http_session import OtlpSession
+    from ts_otel_logging._sdk._json_file import RotatingFile
+
+
+class Sender:
+    """Sends batches through an SDK exporter.
+
+    Args:
+        signal: ``traces``, ``logs`` or ``metrics``.
+        exporter: A SpanExporter, LogRecordExporter or MetricExporter.
+        endpoint: Where it sends to, for people.
+        component_type: The ``otel.component.type`` of its metrics.
+        session: The session under it, when it is a stock OTLP/HTTP exporter.
+        stream: A stream that it writes to and does not close.
+    """
+
+    def __init__(  # noqa: PLR0913 - one argument an attribute
+        self,
+        signal: str,
+        exporter: Any,
+        endpoint: str,
+        component_type: str,
+        *,
+        session: Optional[OtlpSession] = None,
+        stream: Optional[RotatingFile] = None,
+    ) -> None:
+        self.signal = signal
+        self.exporter = exporter
+        self.endpoint = endpoint
+        self.component_type = component_type
+        self._session = session
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def send(self, batch: Any, timeout_seconds: float, last_message: Callable[[], str]) -> Outcome:
+        """Export one batch.
+
+        Args:
+            batch: What the exporter takes.
+            timeout_seconds: The most that one attempt may take, where the exporter can be told.
+            last_message: Returns what the exporter's logger said during this call.
+        """
+        # The SDK promises exporters that they are never called twice at a time.
+        with self._lock:
+            session = self._session
+            if session is not None:
+                session.outcome = None
+                session.timeout_seconds = timeout_seconds
+            try:
+                result = self.exporter.export(batch)
+            except OSError as error:
+                return Outcome(Verdict.RETRY_A_FEW_TIMES, f"{type(error).__name__}: {error}", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - exporters are anybody's code
+                # One item may be what the encoder stumbles on.
+                return Outcome(Verdict.SPLIT, f"{type(error).__name__}: {error}", error_type=type(error).__name__)
+            if session is not None:
+                # No request at all: the batch could not be encoded.
+                return session.outcome or Outcome(Verdict.SPLIT, last_message() or "not encoded")
+            if getattr(result, "name", "SUCCESS") == "SUCCESS":
+                return DELIVERED
+            return Outcome(Verdict.RETRY_A_FEW_TIMES, last_message() or "the exporter failed")
+
+    def after_fork(self) -> None:
+        """Let a forked child use connections of its own."""
+        self._lock = threading.Lock()
+        if self._session is not None:
+            self._session.forget_connections()
+
+    def shutdown(self) -> None:
+        """Close the exporter; a retry of its own that is going on ends."""
+        self.exporter.shutdown()
+        if self._stream is not None:
+            self._stream.close()
