@@ -46,9 +46,9 @@ class FrontendDecision(str, Enum):
     VARIABLE = "LOG4J_CONFIGURATION_FILE"
     WORKING_DIRECTORY = "log4j2 configuration in the working directory"
 
-    # Python 3.11 changed what formatting such a member gives.
-    __str__ = str.__str__
-    __format__ = str.__format__
+    # Without it Python 3.11 and 3.9 format a member differently.
+    def __str__(self) -> str:
+        return self.value
 
 
 class JavaCommand(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -121,7 +122,8 @@ def _launcher_decision(settings: _config.Settings) -> str:
 def _settings_table(settings: _config.Settings) -> Table:
     table = _table("Settings", "variable", "value", "origin")
     for setting in _config.OUR_SETTINGS:
-        shown = _shown(setting.variable, settings.values[setting.variable])
+        value = settings.values[setting.variable]
+        shown = _shown(setting.variable, settings.file_dir if setting.is_path else value)
         table.add_row(setting.variable, shown, settings.origins.get(setting.variable, "default"))
     for variable in sorted(settings.environ):
         if variable.startswith("OTEL_") and settings.environ[variable].strip():
@@ -132,8 +134,12 @@ def _settings_table(settings: _config.Settings) -> Table:
 def _shown(variable: str, value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if variable.endswith("_LEVEL"):
+        return str(logging.getLevelName(value))
     if isinstance(value, dict):
-        value = ",".join(f"{key}={item}" for key, item in value.items())
+        value = ",".join(f"{key}={logging.getLevelName(item)}" for key, item in value.items())
     if isinstance(value, tuple):
         value = ",".join(value)
     return escape(_masked(variable, str(value))) or "-"
@@ -146,25 +152,14 @@ def _masked(variable: str, value: str) -> str:
 
 
 def _destinations(settings: _config.Settings) -> tuple[Table, list[Finding]]:
-    from ts_otel_logging import _diagnostics, _sdk
+    from ts_otel_logging._sdk._probe import probe
 
     table = _table("Where data goes", "signal", "destination", "answers")
-    table.add_row("lines", f"stdout of the worker, shape {settings['FORMAT']}", "")
+    table.add_row("lines", f"stdout of the worker, shape {settings['FORMAT']}", "-")
     findings: list[Finding] = []
-    providers = _sdk.build_providers(
-        settings.environ,
-        resource_attributes={},
-        queue_bytes=settings["QUEUE_BYTES"],
-        file_dir=settings.file_dir,
-        worker_name=None,
-        report=_diagnostics.report,
-    )
-    try:
-        for signal, destination in providers.describe().items():
-            failure = providers.probe(signal)
-            table.add_row(signal, escape(destination), "yes" if failure is None else "[bold red]no[/]")
-            if failure is not None:
-                findings.append(Finding(f"{signal}: {destination} does not answer", failure))
-    finally:
-        providers.shutdown(0.0)
+    for destination in probe(settings.environ, os.path.abspath(settings.file_dir)):
+        answers = {True: "[green]yes[/]", False: "[bold red]no[/]", None: "-"}[destination.answers]
+        table.add_row(destination.signal, escape(destination.place), answers)
+        if destination.answers is False:
+            findings.append(Finding(f"{destination.signal}: {destination.place} does not answer", destination.reason))
     return table, findings

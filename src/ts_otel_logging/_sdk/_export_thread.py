@@ -15,6 +15,7 @@ from ts_otel_logging._diagnostics import swallowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
     from ts_otel_logging._sdk._couriers import Courier
     from ts_otel_logging._sdk._lanes import QueueBudget
 

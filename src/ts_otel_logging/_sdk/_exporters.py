@@ -16,6 +16,7 @@ from ts_otel_logging._sdk._sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from opentelemetry.sdk._logs import ReadableLogRecord
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
@@ -137,7 +138,7 @@ def _span_line(span: ReadableSpan) -> str:
 
 
 def _log_record_line(record: ReadableLogRecord) -> str:
-    return record.to_json(indent=None) + os.linesep
+    return f"{record.to_json(indent=None)}{os.linesep}"
 
 
 def _metric_lines(data: MetricsData) -> str:

@@ -15,6 +15,7 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
     from ts_otel_logging._sdk._lanes import Lane
     from ts_otel_logging._sdk._sender import Sender
 

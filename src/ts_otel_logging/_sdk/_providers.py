@@ -31,6 +31,7 @@ from ts_otel_logging._sdk._sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.id_generator import IdGenerator
