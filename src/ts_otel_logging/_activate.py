@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from ts_otel_logging import _boot, _config, _diagnostics, _globals, _names, _scope
+from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -27,19 +27,8 @@ _lock = threading.Lock()
 _active: Optional[_Activation] = None
 
 
-def start(role: str) -> None:
-    """Activate a process of TorchServe, if the switch is on.
-
-    Args:
-        role: `_boot.WORKER` or `_boot.LAUNCHER`.
-    """
-    if role == _boot.LAUNCHER:
-        _start_launcher()
-    elif _config.parse_switch(os.environ.get(_config.SWITCH)):
-        _start_worker()
-
-
-def _start_launcher() -> None:
+def start_launcher() -> None:
+    """Let TorchServe's launcher check the settings, and start the JVM with JSON on its console."""
     from ts_otel_logging._torchserve._launch import watch_java
 
     def before_java(command: list[str]) -> list[str]:
@@ -82,9 +71,16 @@ def _tell_on_console(settings: _config.Settings) -> None:
         logger.removeHandler(handler)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
+    """Activate a worker, if the switch is on.
+
+    Raises:
+        Exception: A step failed; all is as it was.
+    """
     global _active  # noqa: PLW0603 - one activation a process
     settings = _config.load(os.environ)
+    if not settings.values[_config.SWITCH]:
+        return
     worker_id = _worker_id(sys.argv)
     # The launcher has told them; here they must only do no harm to the SDK, which reads the environment by itself.
     for problem in settings.problems:

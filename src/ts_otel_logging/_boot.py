@@ -59,7 +59,10 @@ def _activate(role: str) -> None:
     try:
         from ts_otel_logging import _activate as activation
 
-        activation.start(role)
+        if role == LAUNCHER:
+            activation.start_launcher()
+        else:
+            activation.start_worker()
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise

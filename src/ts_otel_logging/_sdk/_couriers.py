@@ -83,9 +83,8 @@ class LaneCourier:
 
     def flush(self, deadline: float) -> bool:
         """Export everything that waits, whatever the schedule says."""
-        arrived = self._export_waiting(deadline)
         self._count_evicted()
-        return arrived
+        return self._export_waiting(deadline)
 
     def _export_waiting(self, deadline: float) -> bool:
         # Only what waits now, or a fast producer would keep the other signals waiting.

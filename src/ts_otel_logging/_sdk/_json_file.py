@@ -188,6 +188,11 @@ class FileSpanExporter(SpanExporter):
 
         return SpanExportResult.SUCCESS if _write_line(self._stream, encode_spans(spans)) else SpanExportResult.FAILURE
 
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Do nothing: every batch is flushed."""
+        del timeout_millis
+        return True
+
     def shutdown(self) -> None:
         """Do nothing: the stream is not the exporter's."""
 
@@ -208,6 +213,11 @@ class FileLogExporter(LogRecordExporter):
 
         arrived = _write_line(self._stream, encode_logs(batch))
         return LogRecordExportResult.SUCCESS if arrived else LogRecordExportResult.FAILURE
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Do nothing: every batch is flushed."""
+        del timeout_millis
+        return True
 
     def shutdown(self) -> None:
         """Do nothing: the stream is not the exporter's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
@@ -70,7 +70,7 @@ def _probe_one(signal: str, name: str, environ: Mapping[str, str], file_dir: str
         if not isinstance(exporter, Sender) or not name.startswith("otlp"):
             return Destination(signal, name, None)
         loggers.start_capture()
-        empty = MetricsData(resource_metrics=[]) if signal == "metrics" else []
+        empty: Any = MetricsData(resource_metrics=[]) if signal == "metrics" else []
         outcome = exporter.send(empty, _TIMEOUT_SECONDS, loggers.take_message)
         exporter.shutdown()
     except Exception as error:  # noqa: BLE001 - exporters are anybody's code, and the answer is that it does not work
