@@ -7,10 +7,17 @@ MAKEFLAGS += --no-print-directory
 
 OLDEST := 3.9
 NEWEST := 3.13
+PYTHONS := $(NEWEST) $(OLDEST)
 UV = $$(tools/uv)
-SOURCES := $(shell find src -type f -not -name '*.pyc') pyproject.toml README.md LICENSE
-FAST := tests/unit tests/worker tests/install
-PYTEST = bin/python -m pytest -q
+BIN := .venv-$(NEWEST)/bin
+# Folders too: their times tell that a file was removed.
+SOURCES := $(shell find src -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md LICENSE
+# More options for pytest: make unit PYTEST_OPTIONS="-x -k bridge"
+PYTEST_OPTIONS ?=
+PYTEST = bin/python -m pytest -q $(PYTEST_OPTIONS)
+
+# What is tested is the installed wheel, whatever the shell's own settings are.
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH VIRTUAL_ENV UV_PYTHON UV_PROJECT
 
 .PHONY: help
 help: ## this list
@@ -19,7 +26,8 @@ help: ## this list
 .PHONY: demo
 demo: ## serve handwritten digits with traces, and show them (Python and Java are enough)
 	@tools/environment .venv-demo requirements/demo.txt
-	@$(UV) pip install --quiet --no-deps --reinstall-package ts-otel-logging --python .venv-demo/bin/python .
+	@$(UV) pip install --quiet --no-config --no-deps --no-build-isolation --reinstall-package ts-otel-logging \
+	    --python .venv-demo/bin/python .
 	@.venv-demo/bin/python examples/digits/demo.py
 
 .PHONY: test
@@ -27,50 +35,82 @@ test: ## every check and test, on the oldest and the newest Python
 	@$(MAKE) environments
 	@$(MAKE) lint
 	@$(MAKE) unit
+	@$(MAKE) bench-smoke
 	@$(MAKE) torchserve
 
-.PHONY: environments
+.PHONY: environments $(PYTHONS:%=environment-%)
 environments: ## the two test environments with the wheel in them
-	@tools/environment .venv-$(NEWEST) requirements/test.txt $(NEWEST)
-	@tools/environment .venv-$(OLDEST) requirements/test.txt $(OLDEST)
-	@$(MAKE) dist/.built
+	@$(MAKE) -j2 $(PYTHONS:%=environment-%)
+	@$(MAKE) $(PYTHONS:%=.venv-%/.installed)
+
+$(PYTHONS:%=environment-%): environment-%:
+	@tools/environment .venv-$* requirements/test.txt $*
 
 # One wheel, built once, is what both environments test: the start-up file is part of it.
 dist/.built: $(SOURCES) requirements/test.txt
-	rm -rf dist
-	$(UV) build --quiet --wheel --out-dir dist .
-	for version in $(NEWEST) $(OLDEST); do \
-	    $(UV) pip install --quiet --no-deps --reinstall --python .venv-$$version/bin/python dist/*.whl; \
-	done
-	touch $@
+	@rm -rf dist
+	@$(UV) build --quiet --no-config --no-build-isolation --python $(BIN)/python --wheel --out-dir dist .
+	@touch $@
 
-.PHONY: lint
+# In the environment, so that a new one has none.
+.venv-%/.installed: dist/.built
+	@$(UV) pip install --quiet --no-config --no-deps --reinstall --python .venv-$*/bin/python dist/*.whl
+	@touch $@
+
+CHECKS := check-style check-format check-types check-imports check-docstrings check-spelling
+
+.PHONY: lint $(CHECKS)
 lint: environments ## formatting, lint, types, import rules, docstrings, spelling
-	.venv-$(NEWEST)/bin/ruff check --quiet .
-	.venv-$(NEWEST)/bin/ruff format --quiet --check .
-	.venv-$(NEWEST)/bin/mypy
-	PYTHONPATH=src .venv-$(NEWEST)/bin/lint-imports --no-cache
-	.venv-$(NEWEST)/bin/interrogate --quiet src
-	.venv-$(NEWEST)/bin/codespell src tests docs examples benchmarks tools *.md Makefile
+	@$(MAKE) -j2 --keep-going --output-sync=target $(CHECKS)
+
+check-style:
+	$(BIN)/ruff check --quiet .
+
+check-format:
+	$(BIN)/ruff format --quiet --check .
+
+check-types:
+	$(BIN)/mypy
+
+check-imports:
+	PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+check-docstrings:
+	$(BIN)/interrogate --quiet src
+
+check-spelling:
+	$(BIN)/codespell src tests docs examples benchmarks tools *.md Makefile
+
+.PHONY: format
+format: environments ## put the code in its format, with what ruff can fix
+	$(BIN)/ruff check --quiet --fix . || true
+	$(BIN)/ruff format --quiet .
 
 .PHONY: unit
 unit: environments ## the fast tests: no server
-	for version in $(NEWEST) $(OLDEST); do .venv-$$version/$(PYTEST) $(FAST); done
+	for version in $(PYTHONS); do .venv-$$version/$(PYTEST) -m "not torchserve"; done
 
 .PHONY: torchserve
 torchserve: environments ## the tests on a real TorchServe
-	for version in $(NEWEST) $(OLDEST); do .venv-$$version/$(PYTEST) tests/torchserve; done
+	for version in $(PYTHONS); do .venv-$$version/$(PYTEST) -m torchserve; done
 
 .PHONY: bench
 bench: environments ## a caller's time for a line, beside the peers
-	.venv-$(NEWEST)/bin/python benchmarks/lines.py
+	$(BIN)/python benchmarks/lines.py
 
+.PHONY: bench-smoke
+bench-smoke: environments ## whether the benchmarks run
+	for version in $(PYTHONS); do .venv-$$version/bin/python benchmarks/lines.py --rounds 1 --records 100 >/dev/null; done
+
+# Hashes, but neither index nor address: where packages come from is the machine's matter.
 .PHONY: lock
-lock: ## renew requirements/*.txt from pyproject.toml
-	compile="$(UV) pip compile --quiet --upgrade --universal --python-version $(OLDEST) --fork-strategy requires-python \
-	    --generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' --extra json-file"; \
-	eval "$$compile --group demo -o requirements/demo.txt pyproject.toml"; \
-	eval "$$compile --group test --group bench --group lint -o requirements/test.txt pyproject.toml"
+lock: environment-$(NEWEST) ## renew requirements/*.txt from pyproject.toml
+	compile() { $(UV) pip compile --quiet --no-config --python $(BIN)/python --no-python-downloads --upgrade --universal \
+	    --python-version $(OLDEST) --fork-strategy requires-python --generate-hashes --no-annotate \
+	    --no-emit-index-url --custom-compile-command 'make lock' "$$@" >/dev/null; }; \
+	compile --extra json-file --group demo --group build -o requirements/demo.txt pyproject.toml; \
+	compile --extra json-file --group bench --group build --group lint -o requirements/test.txt pyproject.toml; \
+	compile -o requirements/uv.txt - <<<uv
 
 .PHONY: clean
 clean: ## remove what the other targets made here

@@ -6,13 +6,13 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from lines import Lines
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from lines import Lines
 from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._metrics import Metrics
 from ts_otel_logging._torchserve._seams import patch_worker

@@ -18,11 +18,12 @@ import tempfile
 import textwrap
 import uuid
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ts.service import Service
 
 HANDLERS = Path(__file__).parent / "handlers"
@@ -58,7 +59,7 @@ class FakeFrontend:
         self.sent.append(bytes(data))
 
 
-def load_model(
+def load_model(  # noqa: PLR0913 - what the frontend says in a load command
     handler: str | Path,
     *,
     model_name: str = "tiny",
@@ -93,7 +94,7 @@ def load_model(
         importlib.import_module("ts.torch_handler.base_handler")
 
     source = handler.read_text(encoding="utf-8") if isinstance(handler, Path) else textwrap.dedent(handler)
-    # TorchServe imports the handler by its module name: a name of its own for each, so that none is taken from the cache.
+    # TorchServe imports the handler by its module name: a name of its own for each, so that no cached one is taken.
     module_name = f"handler_under_test_{next(_numbers)}"
     # It stays until the tests end: tracebacks quote the handler's source.
     model_dir = Path(_models.name) / module_name

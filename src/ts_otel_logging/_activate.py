@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope
+from ts_otel_logging._import_hook import after_import
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def start_worker() -> None:
         os.environ.pop(problem.variable, None)
     activation = _Activation(settings, worker_id)
     try:
-        activation.set_root_handler(root_level=min(logging.INFO, settings["LEVEL"]))
+        activation.set_root_handler()
         activation.patch_torchserve()
         # Last, because the API takes a provider only once: everything before can be undone.
         activation.set_globals()
@@ -113,7 +114,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     """Switch the pipeline on in this process: the root logger writes JSON lines, and telemetry is exported.
 
     A keyword wins over its ``TS_OTEL_LOGGING_…`` variable; OpenTelemetry's own variables hold as they are. A provider
-    that already exists is used as it is. A second call replaces the first.
+    that already exists is used as it is. A second call replaces the first. In a worker that the start-up file does not
+    reach (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
 
     Args:
         format: The shape of a line: ``structlog``.
@@ -147,9 +149,10 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         if _active is not None:
             _active.close(_SHUTDOWN_SECONDS)
             _active = None
-        activation = _Activation(settings, worker_id=None, processors=processors_given)
+        activation = _Activation(settings, _worker_id(sys.argv), processors_given)
         try:
-            activation.set_root_handler(root_level=settings["LEVEL"])
+            activation.set_root_handler()
+            activation.expect_torchserve()
             activation.set_globals()
         except BaseException:
             activation.close(timeout_seconds=0.0)
@@ -269,24 +272,30 @@ class _Activation:
         """Make our providers those that OpenTelemetry's API hands out, where the application has none."""
         _globals.set_providers(self._new_providers)
 
-    def set_root_handler(self, root_level: int) -> None:
+    def set_root_handler(self) -> None:
         """Let every logger of this process end in our handler."""
         from ts_otel_logging import _structlog
 
         root = logging.getLogger()
         self._undo.callback(root.setLevel, root.level)
-        root.setLevel(root_level)
+        # A worker's control lines are INFO records: a higher level would keep it from ever starting.
+        level: int = self._settings["LEVEL"]
+        root.setLevel(level if self._worker_id is None else min(level, logging.INFO))
         self._undo.callback(root.removeHandler, self.handler)
         root.addHandler(self.handler)
         for name, level in self._settings["LEVELS"].items():
             logger = logging.getLogger(name)
             self._undo.callback(logger.setLevel, logger.level)
-            # TorchServe's control lines are INFO records: a higher level would keep a worker from ever starting.
+            # As above.
             protected = name in ("root", "ts") or name.startswith("ts.")
             logger.setLevel(min(level, logging.INFO) if protected else level)
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
         self._undo.callback(_structlog.configure())
+
+    def expect_torchserve(self) -> None:
+        """Patch TorchServe's classes if this process has them, or gets them later; they are not imported for it."""
+        self._undo.callback(after_import("ts.model_loader", self.patch_torchserve))
 
     def patch_torchserve(self) -> None:
         """Let loads and requests be spans, and the control lines leave as they are."""
@@ -344,6 +353,8 @@ def _resource_attributes() -> dict[str, str]:
 
 def _worker_id(argv: list[str]) -> Optional[str]:
     # ts/arg_parser.py and ts/model_service_worker.py: --sock-name /tmp/.ts.sock.<port>, or --port; plus LOCAL_RANK.
+    if os.path.basename(argv[0]) != "model_service_worker.py":
+        return None
     for option, value in zip(argv, argv[1:]):
         port = value.rpartition(".")[2] if option == "--sock-name" else value if option == "--port" else ""
         if port.isdigit():

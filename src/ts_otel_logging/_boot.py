@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Optional
-
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
+from typing import Optional
 
 WORKER = "worker"
 LAUNCHER = "launcher"
@@ -36,7 +33,9 @@ def start() -> None:
     try:
         role = role_of(sys.argv)
         if role is not None:
-            sys.meta_path.insert(0, _ImportHook(_MOMENT[role], lambda: _activate(role)))
+            from ts_otel_logging._import_hook import after_import
+
+            after_import(_MOMENT[role], lambda: _activate(role))
     except BaseException as error:  # noqa: BLE001 - an exception here prints a traceback, SystemExit ends the interpreter
         _complain(error)
 
@@ -74,42 +73,3 @@ def _complain(error: BaseException) -> None:
         sys.stderr.write(f"ts_otel_logging: off, because of {type(error).__name__}: {error}\n")
     except BaseException:  # noqa: BLE001, S110 - no stderr either
         pass
-
-
-class _ImportHook:
-    """Calls back right after one module was imported, then is gone."""
-
-    def __init__(self, module: str, callback: Callable[[], None]) -> None:
-        self._module = module
-        self._callback = callback
-
-    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Optional[ModuleSpec]:
-        if name != self._module:
-            return None
-        sys.meta_path.remove(self)
-        from importlib.util import find_spec
-
-        spec = find_spec(name)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._callback)  # type: ignore[assignment]
-        return spec
-
-
-class _Loader:
-    """A module's own loader, with something to do afterwards."""
-
-    def __init__(self, loader: Any, callback: Callable[[], None]) -> None:
-        self._loader = loader
-        self._callback = callback
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def create_module(self, spec: ModuleSpec) -> Any:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: Any) -> None:
-        # The module keeps its own loader, as if we had never been there.
-        module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._callback()

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from otlp_receiver import OtlpReceiver, unused_endpoint
 
+from otlp_receiver import OtlpReceiver, unused_endpoint
 from ts_otel_logging._cli import main
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def doctor(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Any:
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
     """Run the doctor in an empty folder with these variables; return its exit code and what it printed."""
     for name in list(os.environ):
         if name.startswith(("OTEL_", "TS_OTEL_")) or name in ("LOG_LOCATION", "LOG4J_CONFIGURATION_FILE"):
@@ -59,7 +57,7 @@ def test_a_collector_that_answers_is_no_problem(doctor: Any) -> None:
 def test_one_that_does_not_is_a_problem_with_its_reason(doctor: Any) -> None:
     code, report = doctor(TS_OTEL_LOGGING="1", OTEL_EXPORTER_OTLP_ENDPOINT=unused_endpoint())
     assert code == 1
-    assert rows(report)["traces"] [1] == "no"
+    assert rows(report)["traces"][1] == "no"
     assert "/v1/traces does not answer" in report
     assert "refused" in report
 
@@ -93,9 +91,7 @@ def test_secrets_are_not_shown(doctor: Any) -> None:
 
 
 def test_the_users_own_log4j_configuration_is_said_to_win(doctor: Any) -> None:
-    _, report = doctor(
-        TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true", LOG4J_CONFIGURATION_FILE="file:///etc/log4j2.xml"
-    )
+    _, report = doctor(TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true", LOG4J_CONFIGURATION_FILE="file:///etc/log4j2.xml")
     assert "LOG4J_CONFIGURATION_FILE" in rows(report)["torchserve"][0]
 
 

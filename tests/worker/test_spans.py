@@ -399,3 +399,14 @@ class TestUndo:
         with worker.patched():
             assert [vars(owner)[name] for owner, name in places] != before
         assert [vars(owner)[name] for owner, name in places] == before
+
+
+class TestLateSwitch:
+    def test_a_service_that_was_loaded_before_is_adopted(self, worker: Worker) -> None:
+        service = load_model(PHASES.replace("super().handle(data, context)", "[row['body'].decode() for row in data]"))
+        with worker.patched():
+            predict(service, make_request(b"x", {"traceparent": TRACEPARENT}))
+        root = worker.span("predict tiny")
+        assert format(root.context.trace_id, "032x") == TRACE_ID
+        assert root.attributes["torchserve.model.version"] == "1.0"
+        assert [child.name for child in worker.children(root)] == ["handle"]

@@ -135,7 +135,7 @@ class LaneCourier:
         timeout_seconds = min(self.lane.limits.export_timeout_seconds, deadline - time.monotonic())
         self._sdk_loggers.start_capture()
         try:
-            return self._sender.send([entry.item for entry in part], timeout_seconds, self._sdk_loggers.take_message)
+            return self._sender.send([item for _, _, item in part], timeout_seconds, self._sdk_loggers.take_message)
         finally:
             self._sdk_loggers.take_message()
 

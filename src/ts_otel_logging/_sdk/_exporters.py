@@ -134,7 +134,7 @@ def _console(signal: str) -> Sender:
 
 
 def _span_line(span: ReadableSpan) -> str:
-    return span.to_json(indent=None) + os.linesep
+    return f"{span.to_json(indent=None)}{os.linesep}"
 
 
 def _log_record_line(record: ReadableLogRecord) -> str:

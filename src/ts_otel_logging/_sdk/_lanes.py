@@ -6,18 +6,14 @@ import itertools
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Callable, Final, NamedTuple
+from typing import Any, Callable, Final
 
 # A batch is also bounded by its weight: collectors refuse requests of more than 4 MiB over gRPC and 20 MiB over HTTP.
 _MAX_BATCH_BYTES: Final = 1_048_576
 
 
-class Entry(NamedTuple):
-    """One item that waits; entries of all lanes are numbered in the order in which they came."""
-
-    number: int
-    size_bytes: int
-    item: Any
+Entry = tuple[int, int, Any]
+"""One item that waits: its number among the items of all lanes, its weight in bytes, and itself."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +43,10 @@ class QueueBudget:
         self.is_pressing = False
         self.is_served = False
         self.lanes: list[Lane] = []
-        self._next_number = itertools.count().__next__
+        self.next_number: Callable[[], int] = itertools.count().__next__
         # Re-entrant, because the garbage collector may run a finalizer that logs while the lock is held. Free, it
         # costs no system call; it is only ever held for a few moves of a deque.
         self.lock = threading.RLock()
-
-    def next_number(self) -> int:
-        """Return the number of the next entry."""
-        return self._next_number()
 
     def evict(self) -> None:
         """Drop the oldest entries of any lane until the budget holds. The lock is held."""
@@ -82,7 +74,7 @@ class QueueBudget:
 
 
 def _oldest_number(lane: Lane) -> int:
-    return lane.entries[0].number
+    return lane.entries[0][0]
 
 
 class Lane:
@@ -119,7 +111,7 @@ class Lane:
                 self.late += 1
                 return
             entries = self.entries
-            entries.append(Entry(budget.next_number(), size_bytes, item))
+            entries.append((budget.next_number(), size_bytes, item))
             budget.used_bytes += size_bytes
             count = len(entries)
             if count > self.limits.max_queue_size:
@@ -143,7 +135,7 @@ class Lane:
         with self._budget.lock:
             entries = self.entries
             while entries and len(batch) < self._max_batch:
-                size_bytes += entries[0].size_bytes
+                size_bytes += entries[0][1]
                 if batch and size_bytes > _MAX_BATCH_BYTES:
                     break
                 batch.append(entries.popleft())
@@ -152,7 +144,7 @@ class Lane:
     def done(self, batch: list[Entry]) -> None:
         """Give back the bytes of entries that were taken."""
         with self._budget.lock:
-            self._budget.release(sum(entry.size_bytes for entry in batch))
+            self._budget.release(sum(size_bytes for _, size_bytes, _ in batch))
 
     def put_back(self, batch: list[Entry]) -> None:
         """Put entries that were taken back to the head; the bounds hold, and the oldest go."""
@@ -164,7 +156,7 @@ class Lane:
 
     def drop_oldest(self) -> None:
         """Drop the oldest entry and count it. The lock is held."""
-        self._budget.release(self.entries.popleft().size_bytes)
+        self._budget.release(self.entries.popleft()[1])
         self.evicted += 1
 
     def take_evicted(self) -> int:
@@ -183,5 +175,5 @@ class Lane:
             self.is_closed = True
             left = list(self.entries)
             self.entries.clear()
-            self._budget.release(sum(entry.size_bytes for entry in left))
+            self._budget.release(sum(size_bytes for _, size_bytes, _ in left))
         return len(left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any, Callable, Final
 
 # An exporter that cannot reach its endpoint logs every attempt, and those records would be exported in turn.
@@ -12,6 +13,10 @@ _NAMES: Final = ("opentelemetry.exporter", "opentelemetry.sdk")
 _INTERVAL_SECONDS: Final = 60.0
 _MAX_REMEMBERED: Final = 64
 _MAX_CHARACTERS: Final = 300
+
+# Whether this thread is exporting, and what was said meanwhile. Of the module, not of an instance: an export that hangs
+# may outlive the one that started it.
+_exporting = threading.local()
 
 
 class SdkLoggers(logging.Handler):
@@ -27,41 +32,50 @@ class SdkLoggers(logging.Handler):
     def __init__(self, report: Callable[..., None]) -> None:
         super().__init__()
         self._report = report
-        self._exporting = threading.local()
         self._told: dict[tuple[str, Any], float] = {}
-        self._before: list[tuple[logging.Logger, bool]] = []
+        self._undo = ExitStack()
 
     def install(self) -> None:
         """Take the loggers over."""
         for name in _NAMES:
             logger = logging.getLogger(name)
-            self._before.append((logger, logger.propagate))
+            self._undo.callback(setattr, logger, "propagate", logger.propagate)
+            self._undo.callback(logger.removeHandler, self)
             logger.addHandler(self)
             logger.propagate = False
+        # The exporters' loggers have filters that hold back what was said in the last 20 s: often the reason.
+        for name in list(logging.Logger.manager.loggerDict):
+            if name.startswith(_NAMES):
+                logger = logging.getLogger(name)
+                for duplicate_filter in list(logger.filters):
+                    self._undo.callback(logger.addFilter, duplicate_filter)
+                    logger.removeFilter(duplicate_filter)
 
     def restore(self) -> None:
         """Give the loggers back as they were."""
-        for logger, propagate in self._before:
-            logger.removeHandler(self)
-            logger.propagate = propagate
-        self._before.clear()
+        self._undo.close()
 
     def start_capture(self) -> None:
         """Keep from now on what this thread says, until `take_message`."""
-        self._exporting.message = ""
+        _exporting.message = ""
 
     def take_message(self) -> str:
         """Return the last thing that this thread said since `start_capture`."""
-        message = getattr(self._exporting, "message", "")
-        self._exporting.__dict__.pop("message", None)
+        message = getattr(_exporting, "message", "")
+        _exporting.__dict__.pop("message", None)
         return str(message)
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Handle a record without a lock: reporting goes through handlers that have one, and may come back here."""
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's text as a reason, or report it."""
         try:
             message = record.getMessage()[:_MAX_CHARACTERS]
-            if hasattr(self._exporting, "message"):
-                self._exporting.message = message
+            if hasattr(_exporting, "message"):
+                _exporting.message = message
                 return
             key, now = (record.name, record.msg), time.monotonic()
             if record.levelno < logging.WARNING or now - self._told.get(key, -_INTERVAL_SECONDS) < _INTERVAL_SECONDS:

@@ -61,7 +61,7 @@ def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Ca
         patches.set(
             loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"], patches)
         )
-        patches.set(service.Service, "predict", wrap_predict(service.Service.predict))
+        patches.set(service.Service, "predict", wrap_predict(service.Service.predict, tracing, worker_id))
     except BaseException:
         patches.undo()
         raise

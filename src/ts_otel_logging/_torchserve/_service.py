@@ -21,16 +21,8 @@ if TYPE_CHECKING:
 _HTTP_OK: Final = 200
 
 
-class _Served:
-    """What is known of a service: its model, and what makes its spans."""
-
-    def __init__(self, tracing: Tracing, model: Model) -> None:
-        self.tracing = tracing
-        self.model = model
-
-
 # Beside the service, not on it: the service and its context are copied and compared by TorchServe.
-_served: weakref.WeakKeyDictionary[Any, _Served] = weakref.WeakKeyDictionary()
+_models: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
 
 
 def wrap_load(
@@ -40,14 +32,13 @@ def wrap_load(
 
     @shielded("model load")
     def describe(model_name: str, model_dir: str, gpu_id: Optional[int]) -> Model:
-        model = Model(model_name, _model_version(model_dir), _device(gpu_id), worker_id)
+        model = Model(model_name, _model_version(_manifest(model_dir)), _device(gpu_id), worker_id)
         _scope.set_process(model.name, model.version, worker_id)
         return model
 
     @shielded("model loaded")
     def prepare(service: Any, model: Model) -> None:
-        _served[service] = _Served(tracing, model)
-        service._entry_point = _wrap_entry_point(service._entry_point)  # noqa: SLF001 - Service has no other way
+        _observe(service, model)
         on_model_loaded()
 
     @functools.wraps(load)
@@ -91,15 +82,24 @@ def wrap_class_entry_point(get_entry_point: Callable[..., Any], patches: Patches
     return get_wrapped_entry_point
 
 
-def wrap_predict(predict: Callable[..., Any]) -> Callable[..., Any]:
+def wrap_predict(predict: Callable[..., Any], tracing: Tracing, worker_id: Optional[str]) -> Callable[..., Any]:
     """Return a `Service.predict` that is a span for every request of its batch."""
 
     @shielded("begin of predict span")
     def begin(service: Any, batch: Any) -> Optional[Call]:
-        served = _served.get(service)
-        if served is None or not batch:
+        if not batch:
             return None
-        return Call(served.tracing, served.model, [_incoming(request) for request in batch])
+        model = _models.get(service) or adopt(service)
+        return Call(tracing, model, [_incoming(request) for request in batch])
+
+    def adopt(service: Any) -> Model:
+        # Its load was under way before we came: the handler's own module switched us on.
+        context = service.context
+        device = _device(context.system_properties["gpu_id"])
+        model = Model(context.model_name, _model_version(context.manifest), device, worker_id)
+        _scope.set_process(model.name, model.version, worker_id)
+        _observe(service, model)
+        return model
 
     @shielded("end of predict span")
     def end(call: Call, service: Any, count: int, reply: Any) -> None:
@@ -121,6 +121,11 @@ def wrap_predict(predict: Callable[..., Any]) -> Callable[..., Any]:
         return reply
 
     return predict_with_spans
+
+
+def _observe(service: Any, model: Model) -> None:
+    _models[service] = model
+    service._entry_point = _wrap_entry_point(service._entry_point)  # noqa: SLF001 - Service has no other way
 
 
 def _wrap_entry_point(entry_point: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,14 +186,20 @@ def _outcomes(context: Any, count: int, reply: Any, error: Optional[BaseExceptio
     return [Outcome(context.get_response_status(index)[0] or _HTTP_OK, error) for index in range(count)]
 
 
-def _model_version(model_dir: str) -> Optional[str]:
-    # ts/model_loader.py reads the same file; a model directory without an archive's manifest has no version.
+def _manifest(model_dir: str) -> Any:
+    # ts/model_loader.py reads the same file; a folder that is no archive's has none.
     try:
         with open(os.path.join(model_dir, "MAR-INF", "MANIFEST.json"), encoding="utf-8") as manifest:
-            version = json.load(manifest)["model"]["modelVersion"]
-    except (OSError, ValueError, KeyError, TypeError):
+            return json.load(manifest)
+    except (OSError, ValueError):
         return None
-    return str(version)
+
+
+def _model_version(manifest: Any) -> Optional[str]:
+    try:
+        return str(manifest["model"]["modelVersion"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _device(gpu_id: Optional[int]) -> str:

@@ -1,0 +1,266 @@
+"""What waits is bounded, the oldest go first, and every loss is counted."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+
+import pytest
+
+from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
+from sdk_room import export_threads, room
+
+TRACES_ONLY = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+
+
+@pytest.fixture
+def receiver():
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+def over_http(receiver, **more):
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **more}
+
+
+class TestQueue:
+    def test_beyond_the_queue_size_the_oldest_go_and_are_told(self, receiver):
+        # One batch is under way, so nobody empties the queue.
+        receiver.script(Answer(status_code=503, retry_after="200"))
+        with room(over_http(receiver, **TRACES_ONLY, OTEL_BSP_MAX_QUEUE_SIZE="5")) as sdk:
+            sdk.span("first")
+            sdk.flush()
+            for number in range(8):
+                sdk.span(str(number))
+            assert sdk.flush()
+            assert [item.span.name for item in receiver.spans] == ["3", "4", "5", "6", "7"]
+        assert sdk.events() == ["export failed", "export works again"]
+        assert [report.fields.get("dropped_spans") for report in sdk.reports] == [None, 4]
+
+    def test_what_is_lost_although_export_works_is_told(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=10_000) as sdk:
+            sdk.span("huge", text="x" * 20_000)
+            sdk.flush()
+        [report] = sdk.reports
+        assert (report.event, report.fields["reason"], report.fields["dropped_spans"]) == (
+            "telemetry dropped",
+            "queue full",
+            1,
+        )
+
+    def test_beyond_the_bytes_the_oldest_of_all_signals_go(self, receiver):
+        receiver.script(Answer(status_code=503, retry_after="200"), Answer(status_code=503, retry_after="200"))
+        with room(over_http(receiver, OTEL_METRICS_EXPORTER="none"), queue_bytes=100_000) as sdk:
+            sdk.span("old")
+            sdk.log("old")
+            sdk.flush()
+            sdk.span("large", text="x" * 60_000)
+            sdk.log("y" * 39_500)
+            sdk.flush()
+        assert [item.span.name for item in receiver.spans] == []
+        assert [len(item.record.body.string_value) for item in receiver.log_records] == [39_500]
+
+    def test_an_item_that_is_larger_than_everything_is_dropped(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
+            sdk.span("huge", text="x" * 200_000)
+            sdk.span("small")
+            assert sdk.flush()
+        assert [item.span.name for item in receiver.spans] == ["small"]
+        assert sdk.reports[0].fields["dropped_spans"] == 1
+
+    def test_a_stack_trace_weighs(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
+            span = sdk.providers.tracer_provider.get_tracer("test").start_span("failed")
+            span.record_exception(ValueError("x" * 100_000))
+            span.end()
+            sdk.flush()
+        assert receiver.spans == []
+
+    def test_nested_values_weigh(self, receiver):
+        environ = over_http(receiver, OTEL_METRICS_EXPORTER="none", OTEL_TRACES_EXPORTER="none")
+        with room(environ, queue_bytes=100_000) as sdk:
+            sdk.log({"deep": ["x" * 60_000, {"deeper": "y" * 60_000}]})
+            sdk.log("small", tokens=["a", "b"])
+            sdk.flush()
+        assert [item.record.body.string_value for item in receiver.log_records] == ["small"]
+
+    def test_half_of_the_bytes_wake_the_thread_before_the_delay(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
+            sdk.span("large", text="x" * 60_000)
+            receiver.wait_for(lambda got: got.spans)
+
+    def test_memory_stays_flat_while_nobody_listens(self):
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": unused_endpoint(), "OTEL_METRICS_EXPORTER": "none"}
+
+        def load(sdk, count):
+            for number in range(count):
+                sdk.span(text="x" * 200)
+                sdk.log("y" * 1_000, number=number)
+
+        with room(environ, queue_bytes=1_000_000, shutdown_seconds=0) as sdk:
+            load(sdk, 3_000)
+            sdk.flush()
+            gc.collect()
+            tracemalloc.start()
+            try:
+                before, _ = tracemalloc.get_traced_memory()
+                load(sdk, 3_000)
+                gc.collect()
+                after, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        # What waits was replaced by as much that is traced now.
+        assert after - before < 2_000_000
+
+    def test_a_queued_record_does_not_keep_its_span_alive(self, receiver):
+        from opentelemetry import context, trace
+
+        class Marker:
+            alive = 0
+
+            def __init__(self):
+                Marker.alive += 1
+
+            def __del__(self):
+                Marker.alive -= 1
+
+        with room(over_http(receiver, OTEL_METRICS_EXPORTER="none")) as sdk:
+            span = sdk.providers.tracer_provider.get_tracer("test").start_span("current")
+            span_id = span.get_span_context().span_id
+            scope = context.set_value("marker", Marker(), trace.set_span_in_context(span))
+            token = context.attach(scope)
+            sdk.log()
+            context.detach(token)
+            del scope, token
+            gc.collect()
+            assert Marker.alive == 0
+            sdk.flush()
+        assert int.from_bytes(receiver.log_records[0].record.span_id, "big") == span_id
+
+    def test_after_the_end_nothing_is_taken(self, receiver):
+        with room(over_http(receiver)) as sdk:
+            sdk.providers.shutdown(5)
+            sdk.span()
+            sdk.log()
+            assert sdk.flush()
+            assert sdk.providers.shutdown(5)
+        assert receiver.spans == []
+        assert export_threads() == []
+
+
+class TestProcess:
+    def test_there_is_one_thread_and_only_when_there_is_something_to_do(self, receiver):
+        with room(over_http(receiver)) as sdk:
+            assert export_threads() == []
+            sdk.span()
+            sdk.log()
+            sdk.measure()
+            assert sdk.flush()
+            assert len(export_threads()) == 1
+            assert export_threads()[0].daemon
+
+    def test_four_descriptors_are_enough(self, receiver, tmp_path):
+        environ = over_http(receiver)
+        with room(environ) as warm_up:
+            warm_up.span()
+            assert warm_up.flush()
+
+        def descriptors():
+            return len(os.listdir("/proc/self/fd"))
+
+        gc.collect()
+        before = descriptors()
+        with room(environ) as sdk:
+            sdk.span()
+            sdk.log()
+            sdk.measure()
+            assert sdk.flush()
+            # The receiver's ends of the connections are in this process, too.
+            assert descriptors() - before <= 4 + 3
+
+    # CPython 3.12 and newer: what can go wrong is what is tested here.
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+    def test_a_forked_child_exports_its_own_and_not_the_parents(self, receiver):
+        with room(over_http(receiver)) as sdk:
+            sdk.span("before")
+            sdk.flush()
+            sdk.span("parent's")
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    sdk.span("child's")
+                    code = 0 if sdk.flush() else 2
+                finally:
+                    os._exit(code)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            sdk.flush()
+        names = [item.span.name for item in receiver.spans]
+        assert sorted(names) == ["before", "child's", "parent's"]
+        assert len({item.span.trace_id for item in receiver.spans}) == 3
+
+    def test_our_requests_are_not_instrumented(self, receiver, monkeypatch):
+        import requests
+        from opentelemetry import context
+
+        key = context._SUPPRESS_INSTRUMENTATION_KEY
+        seen = []
+        original = requests.Session.send
+
+        def send(self, *args, **kwargs):
+            seen.append(context.get_value(key))
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(requests.Session, "send", send)
+        with room(over_http(receiver)) as sdk:
+            sdk.span()
+            sdk.flush()
+            assert seen[0] is True
+            assert context.get_value(key) is None
+
+
+class TestOwnMetrics:
+    def points(self, receiver, name):
+        found = [item.metric for item in receiver.metrics if item.metric.name == name]
+        return {
+            tuple(sorted((pair.key, pair.value.string_value) for pair in point.attributes)): point.as_int
+            for point in (found[-1].sum.data_points if found else ())
+        }
+
+    def test_processed_and_dropped_are_counted(self, receiver):
+        component = (
+            ("otel.component.name", "batching_span_processor/0"),
+            ("otel.component.type", "batching_span_processor"),
+        )
+        with room(over_http(receiver, OTEL_BSP_MAX_QUEUE_SIZE="2", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2")) as sdk:
+            receiver.script(Answer(status_code=503, retry_after="200"))
+            sdk.span()
+            sdk.flush()
+            for _ in range(4):
+                sdk.span()
+            sdk.flush()
+            sdk.flush()
+            assert self.points(receiver, "otel.sdk.processor.span.processed") == {
+                component: 2,
+                (("error.type", "queue_full"), *component): 3,
+            }
+            assert self.points(receiver, "otel.sdk.processor.span.queue.capacity") == {component: 2}
+            assert self.points(receiver, "otel.sdk.processor.span.queue.size") == {component: 0}
+
+    def test_a_failed_export_is_counted_by_its_reason(self, receiver):
+        component = (
+            ("otel.component.name", "otlp_http_log_exporter/0"),
+            ("otel.component.type", "otlp_http_log_exporter"),
+        )
+        with room(over_http(receiver)) as sdk:
+            sdk.log()
+            sdk.flush()
+            receiver.script(Answer(status_code=400))
+            sdk.log()
+            sdk.log()
+            sdk.flush()
+            assert self.points(receiver, "otel.sdk.exporter.log.exported") == {
+                component: 1,
+                (("error.type", "400"), *component): 2,
+            }
