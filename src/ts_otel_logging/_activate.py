@@ -36,7 +36,7 @@ def start_launcher() -> None:
         from ts_otel_logging._launcher import java_command
 
         settings = _config.load(os.environ)
-        _tell_on_console(settings)
+        _tell_on_console(_config.all_problems(settings))
         if not settings.values[_config.SWITCH]:
             return command
         folder = os.getcwd()
@@ -51,11 +51,7 @@ def _tell(problems: Iterable[_config.Problem]) -> None:
         _diagnostics.report("setting ignored", level=logging.ERROR, **problem._asdict())
 
 
-def _tell_on_console(settings: _config.Settings) -> None:
-    problems = list(settings.problems)
-    processors = _config.check_processors(settings)
-    if processors is not None:
-        problems.append(processors)
+def _tell_on_console(problems: list[_config.Problem]) -> None:
     if not problems:
         return
     from ts_otel_logging._bridge import BridgeHandler
@@ -158,7 +154,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
             activation.close(timeout_seconds=0.0)
             raise
         _active = activation
-    _tell(settings.problems)
+    _tell([*_config.all_problems(settings), *activation.late_problems])
 
 
 def _as_text(value: Any) -> str:
@@ -210,7 +206,7 @@ class _Activation:
         self._settings = settings
         self._worker_id = worker_id
         self._undo = ExitStack()
-        self._late_problems: list[_config.Problem] = []
+        self.late_problems: list[_config.Problem] = []
         self._handler_restored = False
         existing = _globals.existing_providers()
         self.providers = _sdk.build_providers(
@@ -264,7 +260,7 @@ class _Activation:
                 raise TypeError("not every item can be called")  # noqa: TRY301 - told with the others just below
         except Exception as error:  # noqa: BLE001 - importing the user's module may raise anything
             accepted = f"a list of structlog processors; this one raised {type(error).__name__}: {error}"
-            self._late_problems.append(_config.Problem(f"{_config.PREFIX}PROCESSORS", path, accepted))
+            self.late_problems.append(_config.Problem(f"{_config.PREFIX}PROCESSORS", path, accepted))
             return ()
         return chosen
 
@@ -318,15 +314,15 @@ class _Activation:
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
         # stock logging flushed it with every record.
         if isinstance(sys.stdout, io.TextIOWrapper):
-            self._undo.callback(sys.stdout.reconfigure, line_buffering=sys.stdout.line_buffering)
-            sys.stdout.reconfigure(line_buffering=True)
+            self._undo.callback(_set_line_buffering, sys.stdout, sys.stdout.line_buffering)
+            _set_line_buffering(sys.stdout, value=True)
 
     def announce(self) -> None:
         """Say in the worker's first line which paths are on, and what only this process could find wrong."""
         _diagnostics.report(
             "telemetry on", level=logging.INFO, version=__version__, console=self._settings["FORMAT"], **self._paths
         )
-        _tell(self._late_problems)
+        _tell(self.late_problems)
 
     def _restore_handler(self) -> None:
         """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
@@ -344,6 +340,11 @@ class _Activation:
             return self.providers.shutdown(timeout_seconds)
         finally:
             self._undo.close()
+
+
+def _set_line_buffering(stream: io.TextIOWrapper, value: bool) -> None:  # noqa: FBT001 - the stream's own attribute
+    if not stream.closed:
+        stream.reconfigure(line_buffering=value)
 
 
 def _resource_attributes() -> dict[str, str]:

@@ -369,6 +369,12 @@ def load(environ: Mapping[str, str]) -> Settings:
     return Settings(values, usable, tuple(problems), origins)
 
 
+def all_problems(settings: Settings) -> list[Problem]:
+    """Return the problems of the settings and that of the user's processors, if their module does not exist."""
+    missing = check_processors(settings)
+    return [*settings.problems, *([missing] if missing else [])]
+
+
 def check_processors(settings: Settings) -> Optional[Problem]:
     """Return the problem with the user's processors, if their module can be found but not used, or not found.
 

@@ -46,7 +46,7 @@ def run() -> int:
         Finding(
             f"{problem.variable}={_masked(problem.variable, problem.value)} is ignored", f"accepted: {problem.accepted}"
         )
-        for problem in (*settings.problems, *filter(None, [_config.check_processors(settings)]))
+        for problem in _config.all_problems(settings)
     ]
     table, unreachable = _destinations(settings)
     console.print(table)

@@ -1,0 +1,187 @@
+"""Switching on in a process, and everything as it was afterwards."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+import ts_otel_logging
+from in_process import load_model, make_request, predict
+from lines import Lines
+from ts_otel_logging import _activate
+from ts_otel_logging._torchserve import _seams
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_exported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    yield
+    ts_otel_logging.shutdown()
+
+
+class Console:
+    """What the process has printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        self._text += self._capsys.readouterr().out
+        # TorchServe's control lines are no events.
+        return Lines("\n".join(line for line in self._text.splitlines() if not line.startswith("[METRICS]"))).objects
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.objects[-1]
+
+
+@pytest.fixture
+def console(capsys: pytest.CaptureFixture[str]) -> Console:
+    return Console(capsys)
+
+
+def state() -> list[Any]:
+    root = logging.getLogger()
+    return [
+        list(root.handlers),
+        root.level,
+        logging.getLogger("acme").level,
+        structlog.is_configured(),
+        warnings.showwarning,
+        *_seam_values(),
+    ]
+
+
+def _seam_values() -> list[Any]:
+    import ts.model_loader
+    import ts.service
+
+    loader = ts.model_loader.TsModelLoader
+    return [vars(loader)["load"], vars(loader)["_get_class_entry_point"], vars(ts.service.Service)["predict"]]
+
+
+class TestConfigure:
+    def test_the_root_logger_writes_lines(self, console: Console) -> None:
+        ts_otel_logging.configure(level="WARNING", levels={"acme": "DEBUG"})
+        logging.getLogger("other").info("too quiet")
+        logging.getLogger("acme.model").debug("loud enough")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("old", UserWarning, stacklevel=1)
+        structlog.get_logger("acme").warning("from structlog", answer=42)
+        assert [line["logger"] for line in console.objects] == ["acme.model", "py.warnings", "acme"]
+        assert console.last["answer"] == 42
+
+    def test_shutdown_puts_everything_back(self, console: Console) -> None:
+        before = state()
+        ts_otel_logging.configure(levels={"acme": "DEBUG"})
+        assert state() != before
+        assert ts_otel_logging.shutdown() is True
+        assert state() == before
+
+    def test_a_second_call_replaces_the_first(self, console: Console) -> None:
+        before = state()
+        ts_otel_logging.configure()
+        ts_otel_logging.configure(processors=[lambda _l, _m, event_dict: {**event_dict, "second": True}])
+        logging.getLogger("acme").info("x")
+        (line,) = console.objects
+        assert line["second"] is True
+        ts_otel_logging.shutdown()
+        assert state() == before
+
+    def test_requests_of_this_process_are_seen(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        service = load_model(
+            "import logging\ndef handle(data, context):\n    logging.info('in handle')\n    return data"
+        )
+        predict(service, make_request(b"x", {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, request_id="r1"))
+        line = next(line for line in console.objects if line["event"] == "in handle" and "request_id" in line)
+        # OTEL_SDK_DISABLED: lines go on, with the caller's ids.
+        assert (line["trace_id"], line["span_id"], line["request_id"]) == ("a" * 32, "b" * 16, "r1")
+
+    def test_an_unknown_keyword_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="colour"):
+            ts_otel_logging.configure(colour="red")
+
+    def test_a_wrong_value_is_refused_with_what_is_accepted(self) -> None:
+        before = state()
+        with pytest.raises(ValueError, match=r"format='xml'.*structlog"):
+            ts_otel_logging.configure(format="xml")
+        assert state() == before
+
+    def test_a_wrong_variable_is_told_and_its_default_holds(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TS_OTEL_LOGGING_FORMAT", "xml")
+        ts_otel_logging.configure()
+        line = console.last
+        assert (line["event"], line["variable"], line["value"]) == ("setting ignored", "TS_OTEL_LOGGING_FORMAT", "xml")
+        assert "structlog" in line["accepted"]
+
+    def test_processors_that_cannot_be_used_are_told(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TS_OTEL_LOGGING_PROCESSORS", "os:no_such_name")
+        ts_otel_logging.configure()
+        assert console.last["variable"] == "TS_OTEL_LOGGING_PROCESSORS"
+        assert "no_such_name" in console.last["accepted"]
+
+
+class TestHandlersThatResetLogging:
+    RESET = """
+        import logging, sys
+        logging.basicConfig(force=True, stream=sys.stderr)
+        def handle(data, context):
+            logging.info("after the reset")
+            return data
+    """
+
+    def test_ours_is_put_back_once_and_that_is_said(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        load_model(self.RESET)
+        assert any("put back" in line["event"] for line in console.objects)
+        ours = [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
+        assert len(ours) == 1
+        assert len(logging.getLogger().handlers) == 2, "the handler that the model's code added stays"
+
+    def test_a_second_removal_is_respected(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        load_model(self.RESET)
+        load_model(self.RESET)
+        assert not [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
+
+
+class TestAStepThatFails:
+    def test_everything_is_as_it_was(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = state()
+
+        def fail(*_args: Any) -> None:
+            raise RuntimeError("no seam")
+
+        monkeypatch.setattr(_seams, "patch_worker", fail)
+        monkeypatch.setenv("TS_OTEL_LOGGING", "1")
+        with pytest.raises(RuntimeError, match="no seam"):
+            _activate.start_worker()
+        assert state() == before
+
+
+class TestOff:
+    def test_the_api_does_nothing(self) -> None:
+        assert ts_otel_logging.force_flush() is True
+        assert ts_otel_logging.shutdown() is True
+        with ts_otel_logging.span("x"), ts_otel_logging.request_scope(0):
+            pass
+
+    @pytest.mark.parametrize("value", ["0", "off", "rubbish"])
+    def test_a_worker_is_left_alone(self, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+        before = state()
+        monkeypatch.setenv("TS_OTEL_LOGGING", value)
+        _activate.start_worker()
+        assert state() == before
