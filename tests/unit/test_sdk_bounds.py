@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tracemalloc
+import weakref
 
 import pytest
 
@@ -141,8 +142,17 @@ class TestQueue:
     def test_after_the_end_nothing_is_taken(self, receiver):
         with room(over_http(receiver)) as sdk:
             sdk.providers.shutdown(5)
+
+            class Body(str):
+                __slots__ = ("__weakref__",)
+
+            body = Body("a line")
+            reference = weakref.ref(body)
+            sdk.log(body)
+            del body
+            gc.collect()
+            assert reference() is None
             sdk.span()
-            sdk.log()
             assert sdk.flush()
             assert sdk.providers.shutdown(5)
         assert receiver.spans == []

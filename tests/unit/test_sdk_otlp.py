@@ -163,6 +163,16 @@ class TestRetry:
         assert sdk.events() == ["export failed", "export works again"]
         assert "dropped_spans" not in sdk.reports[-1].fields
 
+    def test_a_kept_connection_that_the_receiver_closed_is_no_failure(self, receiver):
+        with room(over_http(receiver)) as sdk:
+            sdk.span()
+            assert sdk.flush()
+            receiver.script(Answer(reset=True))
+            sdk.span()
+            assert sdk.flush()
+        assert len(receiver.spans) == 2
+        assert sdk.reports == []
+
     def test_the_thread_tries_again_by_itself(self, receiver):
         receiver.script(Answer(status_code=503))
         with room(over_http(receiver, OTEL_BSP_SCHEDULE_DELAY="10")) as sdk:
@@ -216,11 +226,11 @@ class TestRetry:
         assert [item.span.name for item in receiver.spans] == ["small"]
         assert sdk.reports[0].fields["dropped_spans"] == 1
 
-    def test_a_failure_in_the_middle_of_a_halved_batch_keeps_the_rest_in_order(self, receiver):
+    def test_a_temporary_failure_of_a_half_keeps_both_in_order(self, receiver):
         with room(over_http(receiver)) as sdk:
             for number in range(4):
                 sdk.span(str(number))
-            receiver.script(Answer(status_code=413), Answer(), Answer(status_code=503))
+            receiver.script(Answer(status_code=413), Answer(status_code=503))
             assert not sdk.flush()
             assert sdk.flush()
         assert [item.span.name for item in receiver.spans] == ["0", "1", "2", "3"]

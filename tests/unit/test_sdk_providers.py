@@ -185,7 +185,9 @@ class TestSettingsOfTheSdk:
     def test_what_was_found_wrong_is_not_read_from_the_process_again(self, monkeypatch):
         monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "")
-        with room({**SPANS_ONLY, "OTEL_SPAN_EVENT_COUNT_LIMIT": "1"}) as sdk:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", " ")
+        environ = {**SPANS_ONLY, "OTEL_SPAN_EVENT_COUNT_LIMIT": "1", "OTEL_EXPORTER_OTLP_TIMEOUT": " "}
+        with room(environ) as sdk:
             assert sdk.reports == []
             span = sdk.providers.tracer_provider.get_tracer("test").start_span("predict")
             span.add_event("one")
@@ -213,6 +215,18 @@ class TestSettingsOfTheSdk:
         register("opentelemetry_traces_sampler", "mine", lambda argument: ALWAYS_OFF if argument == "x" else None)
         with room({**SPANS_ONLY, "OTEL_TRACES_SAMPLER": "mine", "OTEL_TRACES_SAMPLER_ARG": "x"}) as sdk:
             assert sdk.providers.tracer_provider.sampler is ALWAYS_OFF
+
+    def test_a_span_that_is_only_recorded_is_not_exported(self, register):
+        from opentelemetry.sdk.trace.sampling import Decision, StaticSampler
+
+        exporter = InMemorySpanExporter()
+        register("opentelemetry_traces_exporter", "memory", lambda: exporter)
+        register("opentelemetry_traces_sampler", "record", lambda _: StaticSampler(Decision.RECORD_ONLY))
+        environ = {**SPANS_ONLY, "OTEL_TRACES_EXPORTER": "memory", "OTEL_TRACES_SAMPLER": "record"}
+        with room(environ) as sdk:
+            sdk.span()
+            assert sdk.flush()
+            assert exporter.get_finished_spans() == ()
 
 
 class TestIds:

@@ -42,12 +42,12 @@ def seen_by_the_sdk(environ: Mapping[str, str]) -> Iterator[None]:
         environ: What the SDK shall see.
     """
     names = {name for name in (*environ, *os.environ) if name.startswith("OTEL_")} - set(_OURS)
-    wanted = {name: environ.get(name, "") for name in names}
     before = {name: os.environ.get(name) for name in names}
-    changes = {name: value for name, value in wanted.items() if (before[name] or "") != value or before[name] == ""}
+    wanted = {name: environ.get(name, "").strip() or None for name in names}
+    changes = [name for name in names if before[name] != wanted[name]]
     try:
-        for name, value in changes.items():
-            _set(name, value.strip() or None)
+        for name in changes:
+            _set(name, wanted[name])
         yield
     finally:
         for name in changes:
