@@ -14,7 +14,8 @@ BIN := .venv-$(NEWEST)/bin
 SOURCES := $(shell find src -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md LICENSE
 # More options for pytest: make unit PYTEST_OPTIONS="-x -k bridge"
 PYTEST_OPTIONS ?=
-PYTEST = bin/python -m pytest -q $(PYTEST_OPTIONS)
+# Not quiet: the head of its output has the seed of the tests' order.
+PYTEST = bin/python -m pytest $(PYTEST_OPTIONS)
 
 # What is tested is the installed wheel, whatever the shell's own settings are.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH VIRTUAL_ENV UV_PYTHON UV_PROJECT
@@ -41,7 +42,7 @@ test: ## every check and test, on the oldest and the newest Python
 .PHONY: environments $(PYTHONS:%=environment-%)
 environments: ## the two test environments with the wheel in them
 	@$(MAKE) -j2 $(PYTHONS:%=environment-%)
-	@$(MAKE) $(PYTHONS:%=.venv-%/.installed)
+	@$(MAKE) --silent $(PYTHONS:%=.venv-%/.installed)
 
 $(PYTHONS:%=environment-%): environment-%:
 	@tools/environment .venv-$* requirements/test.txt $*
@@ -86,13 +87,27 @@ format: environments ## put the code in its format, with what ruff can fix
 	$(BIN)/ruff check --quiet --fix . || true
 	$(BIN)/ruff format --quiet .
 
-.PHONY: unit
+.PHONY: unit $(PYTHONS:%=unit-%)
 unit: environments ## the fast tests: no server
-	for version in $(PYTHONS); do .venv-$$version/$(PYTEST) -m "not torchserve"; done
+	@echo "tests without a server on Python $(PYTHONS), side by side ..."
+	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=unit-%)
 
+$(PYTHONS:%=unit-%): unit-%:
+	.venv-$*/$(PYTEST) -m "not torchserve"
+
+# One after the other: two servers on two cores would disturb what the tests measure.
 .PHONY: torchserve
 torchserve: environments ## the tests on a real TorchServe
-	for version in $(PYTHONS); do .venv-$$version/$(PYTEST) -m torchserve; done
+	@$(MAKE) --silent $(PYTHONS:%=.venv-%/digits/digits.mar)
+	for version in $(PYTHONS); do \
+	    DIGITS_ARCHIVE=$(CURDIR)/.venv-$$version/digits/digits.mar .venv-$$version/$(PYTEST) -m torchserve; \
+	done
+
+# The example, trained by the Python that serves it; in the environment, so that a new one trains anew.
+.venv-%/digits/digits.mar: $(wildcard examples/digits/*.py)
+	@mkdir -p $(@D)
+	@.venv-$*/bin/python examples/digits/train.py --output $(@D)
+	@.venv-$*/bin/python examples/digits/archive.py --weights $(@D)/digits.pt --model-store $(@D)
 
 .PHONY: bench
 bench: environments ## a caller's time for a line, beside the peers

@@ -46,10 +46,15 @@ def register(monkeypatch):
 class TestChoice:
     def test_a_signal_without_an_exporter_is_off(self):
         with room({**NOTHING, "OTEL_LOGS_EXPORTER": "console"}) as sdk:
-            assert sdk.providers.tracer_provider is None
             assert sdk.providers.logger_provider is not None
             assert sdk.providers.meter_provider is None
             assert sdk.providers.describe() == {"traces": "off", "logs": "console stderr", "metrics": "off"}
+
+    def test_without_an_exporter_spans_still_have_ids(self):
+        with room(NOTHING) as sdk:
+            context = sdk.providers.tracer_provider.get_tracer("t").start_span("s").get_span_context()
+            assert context.is_valid
+            assert context.trace_flags.sampled
 
     def test_disabled_means_nothing_at_all(self):
         with room({"OTEL_SDK_DISABLED": "true"}) as sdk:
@@ -106,7 +111,7 @@ class TestChoice:
 
         register("opentelemetry_traces_exporter", "broken", broken)
         with room({**NOTHING, "OTEL_TRACES_EXPORTER": "broken", "OTEL_LOGS_EXPORTER": "console"}) as sdk:
-            assert sdk.providers.tracer_provider is None
+            assert sdk.providers.describe()["traces"] == "off"
             assert sdk.providers.logger_provider is not None
             [report] = sdk.reports
             assert report.event == "exporter off"
@@ -127,7 +132,7 @@ class TestChoice:
     )
     def test_a_setting_that_names_nothing_is_told(self, environ):
         with room({**SPANS_ONLY, **environ}) as sdk:
-            assert sdk.providers.tracer_provider is None
+            assert sdk.providers.describe()["traces"] == "off"
             assert sdk.events() == ["exporter off"]
 
     def test_an_exporter_that_raises_costs_only_what_it_stumbles_on(self, register):

@@ -54,6 +54,8 @@ _SDK_SAMPLERS = frozenset(
 class Providers:
     """The SDK's providers of one process; an attribute is None for a signal that is off.
 
+    Spans are made also when nothing exports them, unless ``OTEL_SDK_DISABLED`` is set.
+
     Attributes:
         tracer_provider: For spans.
         logger_provider: For log records.
@@ -179,8 +181,6 @@ class _Builder:
     ) -> None:
         for signal in SIGNALS:
             providers._descriptions[signal] = self._build_senders(signal)  # noqa: SLF001 - built here
-        if not any(self._senders.values()) and not self._readers:
-            return
         self._sdk_loggers.install()
         try:
             self._build_providers(providers, build_resource(resource_attributes, worker_name))
@@ -220,9 +220,9 @@ class _Builder:
             metric_couriers = []
         else:
             self._own_metrics.start(providers.meter_provider, lanes)
-        if span_couriers:
-            build_tracer_provider = partial(self._tracer_provider, resource, span_couriers)
-            providers.tracer_provider = self._built("traces", build_tracer_provider, providers)
+        # Also without an exporter: spans give the lines their ids, and calls of others their parents.
+        build_tracer_provider = partial(self._tracer_provider, resource, span_couriers)
+        providers.tracer_provider = self._built("traces", build_tracer_provider, providers)
         if log_couriers:
             build_logger_provider = partial(self._logger_provider, resource, log_couriers)
             providers.logger_provider = self._built("logs", build_logger_provider, providers)
