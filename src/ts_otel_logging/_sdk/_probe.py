@@ -75,6 +75,8 @@ def _probe_one(signal: str, name: str, environ: Mapping[str, str], file_dir: str
         exporter.shutdown()
     except Exception as error:  # noqa: BLE001 - exporters are anybody's code, and the answer is that it does not work
         return Destination(signal, name, answers=False, reason=f"{type(error).__name__}: {error}")
+    finally:
+        loggers.take_message()
     return Destination(signal, f"{name} {exporter.endpoint}", outcome.verdict is Verdict.DELIVERED, outcome.reason)
 
 
