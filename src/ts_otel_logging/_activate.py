@@ -22,6 +22,8 @@ from ts_otel_logging._version import __version__
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
+    from ts_otel_logging._sdk import Providers
+
 _SHUTDOWN_SECONDS = 5.0
 
 _lock = threading.Lock()
@@ -110,8 +112,9 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     """Switch the pipeline on in this process: the root logger writes JSON lines, and telemetry is exported.
 
     A keyword wins over its ``TS_OTEL_LOGGING_…`` variable; OpenTelemetry's own variables hold as they are. A provider
-    that already exists is used as it is. A second call replaces the first. In a worker that the start-up file does not
-    reach (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
+    that already exists is used as it is. A second call replaces the first but for the providers, which OpenTelemetry's
+    API takes only once: with them `queue_bytes` and `file_dir` stay. In a worker that the start-up file does not reach
+    (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
 
     Args:
         format: The shape of a line: ``structlog``.
@@ -142,10 +145,12 @@ def configure(  # noqa: PLR0913 - one keyword a setting
             )
         )
     with _lock:
-        if _active is not None:
-            _active.close(_SHUTDOWN_SECONDS)
-            _active = None
-        activation = _Activation(settings, _worker_id(sys.argv), processors_given)
+        before, _active = _active, None
+        if before is not None:
+            before.undo()
+        activation = _Activation(
+            settings, _worker_id(sys.argv), processors_given, None if before is None else before.providers
+        )
         try:
             activation.set_root_handler()
             activation.expect_torchserve()
@@ -160,7 +165,10 @@ def configure(  # noqa: PLR0913 - one keyword a setting
 def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items())
-    return value if isinstance(value, str) else ",".join(value) if isinstance(value, Iterable) else str(value)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return str(value)
+    # An empty list is a value; an empty text would be none.
+    return ",".join(value) or ","
 
 
 def shutdown(timeout_seconds: float = _SHUTDOWN_SECONDS) -> bool:
@@ -198,18 +206,18 @@ class _Activation:
         settings: _config.Settings,
         worker_id: Optional[str],
         processors: Optional[Iterable[Processor]] = None,
+        providers: Optional[Providers] = None,
     ) -> None:
         from ts_otel_logging import _sdk
-        from ts_otel_logging._bridge import BridgeHandler
-        from ts_otel_logging._metrics import Metrics
 
         self._settings = settings
         self._worker_id = worker_id
         self._undo = ExitStack()
         self.late_problems: list[_config.Problem] = []
         self._handler_restored = False
+        self._closed = False
         existing = _globals.existing_providers()
-        self.providers = _sdk.build_providers(
+        self.providers = providers or _sdk.build_providers(
             # No second exporter beside a provider that the application, or the Operator, has set up.
             {**settings.environ, **{f"OTEL_{signal.upper()}_EXPORTER": "none" for signal in existing}},
             resource_attributes=_resource_attributes(),
@@ -218,6 +226,18 @@ class _Activation:
             worker_name=worker_id,
             report=_diagnostics.report,
         )
+        try:
+            self._build(existing, processors)
+        except BaseException:
+            if providers is None:
+                self.providers.shutdown(0.0)
+            raise
+
+    def _build(self, existing: Mapping[str, Any], processors: Optional[Iterable[Processor]]) -> None:
+        from ts_otel_logging._bridge import BridgeHandler
+        from ts_otel_logging._metrics import Metrics
+
+        settings = self._settings
         self.tracer_provider = existing.get("traces") or self.providers.tracer_provider
         self.logger_provider = existing.get("logs") or self.providers.logger_provider
         meter_provider = existing.get("metrics") or self.providers.meter_provider
@@ -291,7 +311,9 @@ class _Activation:
 
     def expect_torchserve(self) -> None:
         """Patch TorchServe's classes if this process has them, or gets them later; they are not imported for it."""
-        self._undo.callback(after_import("ts.model_loader", self.patch_torchserve))
+        # Shielded: it may run inside the user's own import of TorchServe.
+        patch = _diagnostics.shielded("patch of TorchServe")(self.patch_torchserve)
+        self._undo.callback(after_import("ts.model_loader", patch))
 
     def patch_torchserve(self) -> None:
         """Let loads and requests be spans, and the control lines leave as they are."""
@@ -309,7 +331,6 @@ class _Activation:
             exception_events=self._settings.exception_events,
             response_headers=self._settings["RESPONSE_HEADERS"],
         )
-        self._undo.callback(_scope.reset_process)
         self._undo.callback(patch_worker(tracing, self._worker_id, self._restore_handler).undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
         # stock logging flushed it with every record.
@@ -327,19 +348,32 @@ class _Activation:
     def _restore_handler(self) -> None:
         """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
         root = logging.getLogger()
-        if self.handler in root.handlers or self._handler_restored:
+        if self._closed or self.handler in root.handlers or self._handler_restored:
             return
         self._handler_restored = True
         root.addHandler(self.handler)
         root.setLevel(min(root.level, logging.INFO))
+        self.handler.leave_passthrough_to(handler for handler in root.handlers if handler is not self.handler)
         _diagnostics.report("log handler put back: the model's code had removed it while it was loaded")
+
+    def undo(self) -> None:
+        """Undo every change but providers and wrapped handler classes: the next activation goes on with them."""
+        self._closed = True
+        self._undo.close()
 
     def close(self, timeout_seconds: float) -> bool:
         """Flush under one deadline, then undo every change."""
         try:
             return self.providers.shutdown(timeout_seconds)
         finally:
-            self._undo.close()
+            self.undo()
+            _scope.reset_process()
+            phases = sys.modules.get("ts_otel_logging._torchserve._phases")
+            if phases is not None:
+                phases.unwrap_classes()
+            if self._worker_id is not None and not logging.getLogger().handlers:
+                # ts/model_service_worker.py found our handler and set none: its control lines must go on.
+                logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
 
 
 def _set_line_buffering(stream: io.TextIOWrapper, value: bool) -> None:  # noqa: FBT001 - the stream's own attribute

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 
@@ -67,6 +68,7 @@ class BridgeHandler(logging.Handler):
         self.pipeline = Pipeline(tuple(processors), tuple(outputs))
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
         """Says which records are not events but lines of somebody's protocol, written as they are."""
+        self._others: tuple[logging.StreamHandler[Any], ...] = ()
         self._threshold = logging.NOTSET
         self._thresholds: Optional[_Thresholds] = None
         self._uids: Optional[_UidSource] = _UidSource() if logger_provider is not None else None
@@ -102,7 +104,7 @@ class BridgeHandler(logging.Handler):
                 if isinstance(passed, logging.LogRecord):
                     record = passed
             if self.passthrough is not None and self.passthrough(record):
-                self._writer.write(record.getMessage() + "\n")
+                self._write_through(record)
             elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
                 event = Event(record)
                 if self._uids is not None:
@@ -122,8 +124,22 @@ class BridgeHandler(logging.Handler):
         }
         try:
             self._writer.write(encode_plain(fields) + "\n")
-        finally:
-            swallowed("bridge", error)
+        except Exception as failure:  # noqa: BLE001 - the reader is gone; nothing is left to write to
+            swallowed("line", failure)
+        swallowed("bridge", error)
+
+    def leave_passthrough_to(self, handlers: Iterable[logging.Handler]) -> None:
+        """Let protocol lines go out once: not by us where one of these prints them to stdout as they are already."""
+        self._others = tuple(
+            handler
+            for handler in handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.__stdout__)
+        )
+
+    def _write_through(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if not any(record.levelno >= other.level and other.format(record) == line for other in self._others):
+            self._writer.write(line + "\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record as an event: what wrappers of handlers call."""

@@ -23,14 +23,23 @@ def cut_event(event: Event, shape: Shape, max_bytes: int) -> str:
     that is not enough the caller's fields go, the largest first.
 
     Args:
-        event: The event; its `fields` are replaced.
+        event: The event; it stays as it is.
         shape: Renders it.
         max_bytes: The most that the line may have, as UTF-8.
     """
-    fields = event.as_dict() if event.fields is None else dict(event.fields)
+    before = event.fields
+    try:
+        return _cut_event(event, shape, max_bytes)
+    finally:
+        event.fields = before
+
+
+def _cut_event(event: Event, shape: Shape, max_bytes: int) -> str:
+    fields = event.as_dict() if event.fields is None else event.fields
+    fields = {key: plain(value) for key, value in fields.items()}
     ours = {key: fields[key] for key in fields if key in _names.LINE_FIELDS}
     for text_limit, item_limit in zip(_TEXT_LIMITS, _ITEM_LIMITS):
-        event.fields = {key: _cut(plain(value), text_limit, item_limit) for key, value in fields.items()}
+        event.fields = {key: _cut(value, text_limit, item_limit) for key, value in fields.items()}
         event.fields[_names.TRUNCATED] = True
         line = shape(event)
         if len(line.encode("utf-8")) <= max_bytes:

@@ -35,7 +35,10 @@ def report(event: str, *, level: int = logging.WARNING, **fields: Any) -> None:
         level: A level of `logging`.
         **fields: Details, which become fields of the line.
     """
-    logging.getLogger(LOGGER_NAME).log(level, event, extra=fields)
+    logger = logging.getLogger(LOGGER_NAME)
+    # logging.config disables the loggers that it does not name, by default.
+    logger.disabled = False
+    logger.log(level, event, extra=fields)
 
 
 def swallowed(where: str, error: BaseException) -> None:

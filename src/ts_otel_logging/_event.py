@@ -12,10 +12,11 @@ from opentelemetry.context import Context, get_current
 from structlog.contextvars import get_contextvars
 
 from ts_otel_logging import _names, _scope
-from ts_otel_logging._values import plain
+from ts_otel_logging._values import plain, utf8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from types import TracebackType
 
 # Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
 # Python 3.12 the task's name.
@@ -122,7 +123,9 @@ class Event:
         }
         if self.span_context is not None:
             result.update(trace_fields(self.span_context))
-        result.update(self.scope.fields)
+        for key, value in self.scope.fields.items():
+            # A copy: a processor may change what it gets.
+            result[key] = list(value) if type(value) is list else value
         if self.uid is not None:
             result[_names.LOG_RECORD_UID] = self.uid
         for key, value in self.extra.items():
@@ -155,7 +158,11 @@ def field_name(key: Any) -> str:
     if type(key) is not str:
         key = str(plain(key))
     name: str = key
-    return _names.EXTRA_PREFIX + name if name in _names.LINE_FIELDS else name
+    # The second: a caller may have chosen the very name that another key would get.
+    collides = name in _names.LINE_FIELDS or (
+        name.startswith(_names.EXTRA_PREFIX) and name[len(_names.EXTRA_PREFIX) :] in _names.LINE_FIELDS
+    )
+    return _names.EXTRA_PREFIX + name if collides else name
 
 
 def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:
@@ -186,15 +193,24 @@ def _exception(record: LogRecord) -> Optional[dict[str, Any]]:
     exc_info = record.exc_info
     if not isinstance(exc_info, tuple) or exc_info[1] is None:
         return {"stacktrace": record.exc_text} if record.exc_text else None
-    error = exc_info[1]
+    return exception_fields(exc_info[1], exc_info[2])
+
+
+def exception_fields(error: BaseException, trace_back: Optional[TracebackType] = None) -> dict[str, Any]:
+    """Return an exception as one object: ``type``, ``message``, ``stacktrace``, and ``causes`` if it has any.
+
+    Args:
+        error: The exception.
+        trace_back: Where it was raised, if not as the exception itself says.
+    """
     try:
-        stacktrace = "".join(traceback.format_exception(*exc_info))
+        stacktrace = "".join(traceback.format_exception(type(error), error, trace_back or error.__traceback__))
     except Exception as failure:  # noqa: BLE001 - an exception whose own code raises
         stacktrace = f"<no stack trace: {type(failure).__name__}>"
     result: dict[str, Any] = {
         "type": type_name(error),
-        "message": _text(error),
-        "stacktrace": stacktrace,
+        "message": utf8(_text(error)),
+        "stacktrace": utf8(stacktrace),
     }
     causes = _causes(error)
     if causes:
@@ -208,7 +224,7 @@ def _causes(error: BaseException) -> list[dict[str, str]]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     while cause is not None and id(cause) not in seen and len(causes) < _MAX_CAUSES:
         seen.add(id(cause))
-        causes.append({"type": type_name(cause), "message": _text(cause)})
+        causes.append({"type": type_name(cause), "message": utf8(_text(cause))})
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return causes
 

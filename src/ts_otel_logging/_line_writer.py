@@ -35,12 +35,16 @@ class LineWriter:
 
         Raises:
             OSError: The reader is gone.
+            ValueError: The stream is closed.
         """
         if self._descriptor is None:
             with self._lock:
                 self._stream.write(line)
                 self._stream.flush()
             return
+        if self._stream.closed:
+            # Its descriptor may be another file's by now.
+            raise ValueError("the stream is closed")
         data = line.encode("utf-8")
         # Up to PIPE_BUF the kernel keeps one write whole (pipe(7)), but a longer line of another thread may be half
         # written just now: the lock is for that, and costs less than finding out.

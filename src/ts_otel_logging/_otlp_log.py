@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Optional
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 
 from ts_otel_logging import _names
-from ts_otel_logging._values import plain
+from ts_otel_logging._values import plain, utf8
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class OtlpLogOutput:
                 observed_timestamp=time_nanos,
                 severity_text=event.record.levelname,
                 severity_number=severity,
-                body=event.message,
+                body=utf8(event.message),
                 attributes=_attributes(event),
             )
         )
@@ -81,14 +81,18 @@ def _attributes(event: Event) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(event.scope.attributes)
     if event.uid is not None:
         attributes[_names.LOG_RECORD_UID] = event.uid
-    for key, value in event.extra.items():
-        # A copy: what the caller does with the object after the call must not show.
-        attributes[key if type(key) is str else str(plain(key))] = plain(value)
-    exception = event.exception
-    if exception is not None:
+    exception: Any = event.exception
+    if isinstance(exception, dict):
         for field, attribute in _EXCEPTION_ATTRIBUTES:
             if field in exception:
-                attributes[attribute] = exception[field]
+                attributes[attribute] = plain(exception[field])
+    elif exception is not None:
+        # A processor made it a text, as structlog's own formatters of exceptions do.
+        attributes[_names.ATTR_EXCEPTION_STACKTRACE] = plain(exception)
+    for key, value in event.extra.items():
+        name = key if type(key) is str else str(plain(key))
+        # A copy: what the caller does with the object after the call must not show.
+        attributes[_names.EXTRA_PREFIX + name if name in attributes else utf8(name)] = plain(value)
     return attributes
 
 

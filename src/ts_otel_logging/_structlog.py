@@ -34,22 +34,34 @@ def to_log_call(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]
     return arguments
 
 
+_PROCESSORS: Final[list[Any]] = [
+    structlog.stdlib.filter_by_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    to_log_call,
+]
+
+
 def configure() -> Callable[[], None]:
     """Let `structlog.get_logger()` end in `logging`, unless the program has configured structlog itself.
 
     Returns:
-        What undoes it.
+        What undoes it, unless the program has configured structlog in between.
     """
     if structlog.is_configured():
         return lambda: None
     # The bridge adds the context variables, for every kind of logger alike.
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, to_log_call],
+        processors=_PROCESSORS,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    return structlog.reset_defaults
+
+    def undo() -> None:
+        if structlog.get_config()["processors"] is _PROCESSORS:
+            structlog.reset_defaults()
+
+    return undo
 
 
 def get_logger(name: str, **initial_values: Any) -> Any:
@@ -61,7 +73,7 @@ def get_logger(name: str, **initial_values: Any) -> Any:
     """
     return structlog.wrap_logger(
         logging.getLogger(name),
-        processors=[structlog.stdlib.filter_by_level, to_log_call],
+        processors=_PROCESSORS,
         wrapper_class=structlog.stdlib.BoundLogger,
         **initial_values,
     )

@@ -7,24 +7,29 @@ gets the batch and ended when the answer is known; phases in between are childre
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
-from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import Link, SpanKind
+from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from ts_otel_logging import _names, _scope
-from ts_otel_logging._diagnostics import swallowed
+from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
+from ts_otel_logging._spans import Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-    from opentelemetry.context import Context
     from opentelemetry.trace import Span, TracerProvider
 
     from ts_otel_logging._metrics import Metrics
@@ -112,52 +117,21 @@ class Tracing:
         exception_events: bool = True,
         response_headers: tuple[str, ...] = (),
     ) -> None:
-        self.tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _SCHEMA_URL)
+        tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _SCHEMA_URL)
+        self.spans = Spans(tracer, exception_events=exception_events)
+        self.tracer = tracer
         self.metrics = metrics
-        self.exception_events = exception_events
         self.response_headers = response_headers
 
-    @contextmanager
-    def load(self, model: Model) -> Iterator[None]:
+    def load(self, model: Model) -> AbstractContextManager[None]:
         """Wrap the load of a model in its span; what the block raises is recorded and raised on."""
-        span = self.tracer.start_span(f"{_names.SPAN_LOAD} {model.name}", attributes=model.span_attributes)
-        context = trace.set_span_in_context(span)
-        token = otel_context.attach(context)
-        started = time.perf_counter()
-        error: Optional[BaseException] = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            otel_context.detach(token)
-            self._end_load(span, context, model, time.perf_counter() - started, error)
 
-    def _end_load(
-        self, span: Span, context: Context, model: Model, seconds: float, error: Optional[BaseException]
-    ) -> None:
-        try:
-            if error is not None:
-                self.fail(span, type_name(error), error)
-            span.end()
+        def measure(ended: Ended) -> None:
             if self.metrics is not None:
-                self.metrics.load(
-                    seconds, model.metric_attributes, None if error is None else type_name(error), context
-                )
-        except Exception as failure:  # noqa: BLE001 - the shield
-            swallowed("end of load span", failure)
+                self.metrics.load(ended.seconds, model.metric_attributes, ended.error_type, ended.context)
 
-    def fail(self, span: Span, error_type: str, error: Optional[BaseException]) -> None:
-        """Mark a span as failed, with the exception as its event unless the user opted out of those."""
-        span.set_status(Status(StatusCode.ERROR, None if error is None else type_name(error)))
-        span.set_attribute(_names.ATTR_ERROR_TYPE, error_type)
-        self.record_exception(span, error)
-
-    def record_exception(self, span: Span, error: Optional[BaseException]) -> None:
-        """Make an exception an event of a span, unless the user opted out of those."""
-        if error is not None and self.exception_events:
-            span.record_exception(error)
+        name = f"{_names.SPAN_LOAD} {model.name}"
+        return self.spans.around(name, measure, exception_event=True, attributes=model.span_attributes)
 
 
 class Call:
@@ -170,9 +144,8 @@ class Call:
     """
 
     def __init__(self, tracing: Tracing, model: Model, requests: Sequence[IncomingRequest]) -> None:
-        self._tracing = tracing
         self._model = model
-        self.tracer = tracing.tracer
+        self.tracing = tracing
         self.phases: list[tuple[str, float]] = []
         self.error: Optional[BaseException] = None
         self.handler_window: Optional[tuple[int, int]] = None
@@ -191,7 +164,8 @@ class Call:
                 tuple(member.scope for member in self._members),
             )
         self._started = time.perf_counter()
-        self._tokens = (
+        self._bound = get_contextvars()
+        self._tokens: Optional[tuple[Any, Any, Any]] = (
             otel_context.attach(self.context),
             _scope.enter(self._scope),
             _current_call.set(self),
@@ -207,7 +181,7 @@ class Call:
             )
             for index, member in enumerate(self._members)
         ]
-        span = self.tracer.start_span(
+        span = self.tracing.spans.start(
             f"{_names.SPAN_BATCH} {self._model.name}",
             context=otel_context.Context(),
             links=links,
@@ -217,44 +191,20 @@ class Call:
             member.span.add_link(span.get_span_context())
         return span
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> AbstractContextManager[None]:
         """Wrap one phase of the handler in its span; what the block raises is recorded and raised on.
 
         Args:
             name: ``preprocess``, ``inference``, ``postprocess``, ``explain``, ``describe`` or ``handle``.
         """
-        span = self.tracer.start_span(name)
-        context = trace.set_span_in_context(span)
-        token = otel_context.attach(context)
-        started = time.perf_counter()
-        error: Optional[BaseException] = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            otel_context.detach(token)
-            try:
-                self._end_phase(name, span, context, seconds, error)
-            except Exception as failure:  # noqa: BLE001 - the shield
-                swallowed("end of phase span", failure)
+        # The exception is an event of the request's span, in whose context TorchServe logs it: once, not here too.
+        return self.tracing.spans.around(name, partial(self._phase_ended, name), exception_event=False)
 
-    def _end_phase(
-        self, name: str, span: Span, context: Context, seconds: float, error: Optional[BaseException]
-    ) -> None:
-        self.phases.append((name, seconds))
-        error_type = None
-        if error is not None and not _is_client_error(error):
-            error_type = type_name(error)
-            span.set_status(Status(StatusCode.ERROR, error_type))
-            span.set_attribute(_names.ATTR_ERROR_TYPE, error_type)
-        span.end()
-        metrics = self._tracing.metrics
+    def _phase_ended(self, name: str, ended: Ended) -> None:
+        self.phases.append((name, ended.seconds))
+        metrics = self.tracing.metrics
         if metrics is not None:
-            metrics.phase(name, seconds, self._model.metric_attributes, error_type, context)
+            metrics.phase(name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context)
 
     def response_headers(self, index: int) -> dict[str, str]:
         """Return what the user asked to have on a request's answer.
@@ -262,7 +212,7 @@ class Call:
         Args:
             index: The request's position in the batch.
         """
-        wanted = self._tracing.response_headers
+        wanted = self.tracing.response_headers
         if not wanted:
             return {}
         ids = trace_fields(self._members[index].span.get_span_context())
@@ -279,47 +229,45 @@ class Call:
             outcomes: How each request ended, in the batch's order.
         """
         seconds = time.perf_counter() - self._started
-        self._add_missing_phase()
-        self.leave()
-        metrics = self._tracing.metrics
-        model = self._model.metric_attributes
+        shielded("handle span")(self._add_missing_phase)()
+        spans, metrics, model = self.tracing.spans, self.tracing.metrics, self._model.metric_attributes
         if metrics is not None:
             metrics.batch(len(self._members), model)
         for member, outcome in zip(self._members, outcomes):
-            member.end(self._tracing, outcome)
+            member.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
+            spans.end(member.span, outcome.error_type, outcome.error)
             if metrics is not None:
                 metrics.request(seconds, model, outcome.error_type, member.context)
         if self._batch_span is not None:
-            failed = next((outcome for outcome in outcomes if outcome.error_type is not None), None)
-            if failed is not None and failed.error_type is not None:
-                self._batch_span.set_status(Status(StatusCode.ERROR, failed.error_type))
-                self._batch_span.set_attribute(_names.ATTR_ERROR_TYPE, failed.error_type)
-            self._batch_span.end()
+            failures = [outcome.error_type for outcome in outcomes if outcome.error_type is not None]
+            spans.end(self._batch_span, failures[0] if failures else None)
 
     def leave(self) -> None:
-        """Restore what was current before the call; for `end`, and for a call that cannot be ended."""
+        """Restore what was current before the call, also structlog's context. A second time does nothing."""
+        if self._tokens is None:
+            return
         context_token, scope_token, call_token = self._tokens
+        self._tokens = None
         _current_call.reset(call_token)
         _scope.leave(scope_token)
         otel_context.detach(context_token)
+        # What a handler bound for this request must not stand on the next caller's lines.
+        bound = get_contextvars()
+        if bound != self._bound:
+            unbind_contextvars(*(bound.keys() - self._bound.keys()))
+            bind_contextvars(**self._bound)
 
     def _add_missing_phase(self) -> None:
         # A handler that overrides `handle` without using the phases' methods: its whole run is the one phase.
         if self.phases or self.handler_window is None:
             return
         start, end = self.handler_window
-        span = self.tracer.start_span("handle", context=self.context, start_time=start)
-        error_type = None
-        if self.error is not None and not _is_client_error(self.error):
-            error_type = type_name(self.error)
-            span.set_status(Status(StatusCode.ERROR, error_type))
-            span.set_attribute(_names.ATTR_ERROR_TYPE, error_type)
-        span.end(end)
-        seconds = (end - start) / 1e9
-        self.phases.append(("handle", seconds))
-        if self._tracing.metrics is not None:
-            context = trace.set_span_in_context(span, self.context)
-            self._tracing.metrics.phase("handle", seconds, self._model.metric_attributes, error_type, context)
+        span = self.tracing.spans.start("handle", self.context, start_time=start)
+        failed = self.error is not None and not is_client_error(self.error)
+        error_type = type_name(self.error) if self.error is not None and failed else None
+        self.tracing.spans.end(span, error_type, end_time=end)
+        context = trace.set_span_in_context(span, self.context)
+        self._phase_ended("handle", Ended((end - start) / 1e9, error_type, context))
 
 
 class _Member:
@@ -327,24 +275,29 @@ class _Member:
 
     def __init__(self, tracing: Tracing, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]) -> None:
         self.request_id = request.request_id
-        parent = propagate.extract(request.headers, otel_context.Context())
-        self.span = tracing.tracer.start_span(
+        parent = propagate.extract(request.headers, otel_context.Context(), _HEADERS)
+        self.span = tracing.spans.start(
             f"{_names.SPAN_PREDICT} {model.name}",
-            context=parent,
+            parent,
             kind=SpanKind.SERVER,
             attributes={**attributes, _names.ATTR_REQUEST_ID: request.request_id},
         )
         self.context = trace.set_span_in_context(self.span, parent)
         self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"))
 
-    def end(self, tracing: Tracing, outcome: Outcome) -> None:
-        self.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
-        error_type = outcome.error_type
-        if error_type is not None:
-            tracing.fail(self.span, error_type, outcome.error)
-        else:
-            tracing.record_exception(self.span, outcome.error)
-        self.span.end()
+
+class _HeaderGetter(Getter[Mapping[str, str]]):
+    """Finds a header however a propagator spells it: names of HTTP headers have no case."""
+
+    def get(self, carrier: Mapping[str, str], key: str) -> Optional[list[str]]:
+        value = carrier.get(key.lower())
+        return None if value is None else [value]
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        return list(carrier)
+
+
+_HEADERS: Final = _HeaderGetter()
 
 
 def current_call() -> Optional[Call]:
@@ -369,11 +322,8 @@ def span(name: str, attributes: Optional[Mapping[str, Any]] = None) -> Iterator[
     if call is None:
         yield trace.INVALID_SPAN
         return
-    with call.tracer.start_as_current_span(name, attributes=attributes) as child:
+    tracing = call.tracing
+    with tracing.tracer.start_as_current_span(
+        name, attributes=attributes, record_exception=tracing.spans.exception_events
+    ) as child:
         yield child
-
-
-def _is_client_error(error: BaseException) -> bool:
-    # ts.utils.util.PredictionException carries the HTTP code that TorchServe answers with.
-    code = getattr(error, "error_code", None)
-    return isinstance(code, int) and code < _FIRST_SERVER_ERROR

@@ -7,12 +7,15 @@ import json
 import re
 from collections.abc import Mapping
 from enum import Enum
+from itertools import islice
 from json.encoder import encode_basestring as _encode_basestring
 from math import isfinite
 from typing import Any, Callable, Final
 
 MAX_DEPTH: Final = 8
 MAX_ITEMS: Final = 256
+MAX_CHARACTERS: Final = 65_536
+"""A longer text loses its end, wherever it goes: nobody's request waits for megabytes to be encoded."""
 # A thousand digits: no aggregator wants more, and Python refuses to print more than 4300.
 _BIG: Final = 10**1_000
 
@@ -32,10 +35,25 @@ def _escape(match: re.Match[str]) -> str:
 
 def encode_string(text: str) -> str:
     """Return a string as JSON text in quotes, safe within one line of UTF-8."""
+    if len(text) > MAX_CHARACTERS:
+        text = text[:MAX_CHARACTERS] + "…"
     encoded = _encode_basestring(text)
     if encoded.isascii() and "\x7f" not in encoded:
         return encoded
     return _UNSAFE.sub(_escape, encoded)
+
+
+def utf8(text: str) -> str:
+    """Return a text that UTF-8 can hold, of at most `MAX_CHARACTERS`: lone surrogates are shown as their escapes."""
+    if len(text) > MAX_CHARACTERS:
+        text = text[:MAX_CHARACTERS] + "…"
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text
 
 
 def encode_value(value: Any) -> str:
@@ -87,7 +105,9 @@ def plain(value: Any, depth: int = 0) -> Any:
         and device, without copying one from a device; anything else as its `repr`.
     """
     kind = type(value)
-    if kind is str or kind is bool or value is None:
+    if kind is str:
+        return utf8(value)
+    if kind is bool or value is None:
         return value
     if kind is int:
         return value if -_BIG < value < _BIG else f"an integer of {value.bit_length()} bits"
@@ -107,7 +127,8 @@ def _plain_object(value: Any, depth: int) -> Any:  # noqa: C901, PLR0911 - one r
         base = next(base for base in (str, int, float) if isinstance(value, base))
         return plain(base(value), depth)
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode("utf-8", "backslashreplace")
+        more = f"… {len(value)} bytes" if len(value) > MAX_CHARACTERS else ""
+        return utf8(bytes(value[:MAX_CHARACTERS]).decode("utf-8", "backslashreplace")) + more
     if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat()
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -115,17 +136,16 @@ def _plain_object(value: Any, depth: int) -> Any:  # noqa: C901, PLR0911 - one r
     if depth >= MAX_DEPTH:
         return f"<{type(value).__name__}>"
     if isinstance(value, Mapping):
-        items = list(value.items())
-        result = {_key(key): plain(item, depth + 1) for key, item in items[:MAX_ITEMS]}
-        if len(items) > MAX_ITEMS:
-            result["…"] = f"{len(items) - MAX_ITEMS} more"
+        result = {_key(key): plain(item, depth + 1) for key, item in islice(value.items(), MAX_ITEMS)}
+        if len(value) > MAX_ITEMS:
+            result["…"] = f"{len(value) - MAX_ITEMS} more"
         return result
     if isinstance(value, (list, tuple, set, frozenset)):
-        values = [plain(item, depth + 1) for item in list(value)[:MAX_ITEMS]]
+        values = [plain(item, depth + 1) for item in islice(value, MAX_ITEMS)]
         if len(value) > MAX_ITEMS:
             values.append(f"… {len(value) - MAX_ITEMS} more")
         return values
-    return repr(value)
+    return utf8(repr(value))
 
 
 def _key(key: Any) -> str:

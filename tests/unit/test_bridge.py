@@ -25,6 +25,7 @@ from ts_otel_logging import BridgeHandler, _diagnostics, _scope, get_logger, req
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 HUGE = 10**5000
 TRACER = TracerProvider().get_tracer("test")
@@ -103,6 +104,10 @@ class TestDefaultShape:
         assert lines.last["extra.level"] == 9
         assert lines.last["extra.request_id"] == "theirs"
         assert lines.last["level"] == "info"
+
+    def test_a_key_that_is_another_ones_prefixed_name_stands_beside_it(self, log: logging.Logger, lines: Lines) -> None:
+        log.info("x", extra={"level": 1, "extra.level": 2})
+        assert (lines.last["extra.level"], lines.last["extra.extra.level"]) == (1, 2)
 
     def test_an_exception_is_one_object_with_its_causes(self, log: logging.Logger, lines: Lines) -> None:
         try:
@@ -314,6 +319,10 @@ class TestStructlog:
         assert native["extra.name"] == "collides"
         assert native["logger"] == standard["logger"]
 
+    def test_positional_arguments_are_put_in(self, log: logging.Logger, lines: Lines) -> None:
+        get_logger("acme.model").info("loaded %s in %d ms", "m", 3)
+        assert lines.last["event"] == "loaded m in 3 ms"
+
     def test_bound_context_is_on_every_line(self, log: logging.Logger, lines: Lines) -> None:
         structlog.contextvars.bind_contextvars(tenant="acme")
         log.info("x")
@@ -366,6 +375,48 @@ class TestOtlpTwin:
         (data,) = exporter.get_finished_logs()
         assert list(data.log_record.attributes["value"]["a"]) == [1]
 
+    @pytest.mark.parametrize("text", ["\ud83d", b"\xff" * 100_000, "é" * 100_000])
+    def test_its_text_is_bounded_and_utf8_can_hold_it(
+        self, twin: logging.Logger, exporter: InMemoryLogRecordExporter, text: Any
+    ) -> None:
+        twin.error("broken %s", text, extra={"value": text, "nested": [text]}, exc_info=ValueError(text))
+        (data,) = exporter.get_finished_logs()
+        values = [data.log_record.body, *map(str, data.log_record.attributes.values())]
+        assert max(len(value.encode("utf-8")) for value in values) < 300_000
+
+    def test_a_cut_line_does_not_cut_it(
+        self, logger: logging.Logger, lines: Lines, exporter: InMemoryLogRecordExporter
+    ) -> None:
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        same = [lambda _l, _m, event_dict: event_dict]
+        logger.addHandler(
+            BridgeHandler(processors=same, stream=lines, logger_provider=provider, max_record_bytes=2_000)
+        )
+        logger.info("x", extra={"long": "y" * 10_000})
+        (data,) = exporter.get_finished_logs()
+        assert lines.last["truncated"] is True
+        assert len(data.log_record.attributes["long"]) == 10_000
+
+    def test_an_exception_that_a_processor_made_text_is_its_stack_trace(
+        self, logger: logging.Logger, lines: Lines, exporter: InMemoryLogRecordExporter
+    ) -> None:
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        flatten = [lambda _l, _m, event_dict: {**event_dict, "exception": "a type of text"}]
+        logger.addHandler(BridgeHandler(processors=flatten, stream=lines, logger_provider=provider))
+        logger.error("x", exc_info=ValueError())
+        (data,) = exporter.get_finished_logs()
+        assert data.log_record.attributes["exception.stacktrace"] == "a type of text"
+
+    def test_a_key_that_collides_with_an_attribute_of_ours_is_prefixed(
+        self, twin: logging.Logger, lines: Lines, exporter: InMemoryLogRecordExporter
+    ) -> None:
+        twin.info("x", extra={"log.record.uid": "mine"})
+        (data,) = exporter.get_finished_logs()
+        assert data.log_record.attributes["log.record.uid"] == lines.last["log.record.uid"] != "mine"
+        assert data.log_record.attributes["extra.log.record.uid"] == "mine"
+
     def test_what_the_exporter_says_is_not_exported(
         self, lines: Lines, exporter: InMemoryLogRecordExporter, twin: logging.Logger
     ) -> None:
@@ -391,6 +442,20 @@ class TestRequestScope:
         assert (batch["request_ids"], batch["trace_ids"]) == (["r0", "r1"], ["t0", "t1"])
         assert (one["request_id"], one["client_request_id"]) == ("r1", "c1")
         assert none_such["request_ids"] == ["r0", "r1"]
+
+    def test_a_processor_cannot_change_the_batch(self, logger: logging.Logger, lines: Lines) -> None:
+        def append(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
+            event_dict["request_ids"].append("mine")
+            return event_dict
+
+        logger.addHandler(BridgeHandler(processors=[append], stream=lines))
+        token = _scope.enter(_scope.of_batch(["r0"], ["t0"], ()))
+        try:
+            logger.info("x")
+            logger.info("y")
+        finally:
+            _scope.leave(token)
+        assert [line["request_ids"] for line in lines.objects] == [["r0", "mine"]] * 2
 
     def test_outside_a_request_it_does_nothing(self, log: logging.Logger, lines: Lines) -> None:
         with request_scope(0):
@@ -499,6 +564,33 @@ class TestWriting:
             check=True,
             timeout=60,
         )
+
+    def test_a_reader_that_is_gone_raises_nothing(
+        self, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+        stream = os.fdopen(write_end, "w")
+        handler = BridgeHandler(stream=stream)
+        handler.passthrough = lambda record: record.msg.startswith("[METRICS]")
+        logger.addHandler(handler)
+        logger.info("an event")
+        logger.info("[METRICS]a line of the protocol")
+        stream.close()
+        logger.info("its descriptor may be another file's by now")
+
+    def test_a_closed_streams_descriptor_is_not_written_to(
+        self, logger: logging.Logger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        stream = (tmp_path / "log").open("w")
+        logger.addHandler(BridgeHandler(stream=stream))
+        stream.close()
+        with (tmp_path / "model.bin").open("w") as other:
+            logger.info("x")
+        assert other.closed
+        assert (tmp_path / "model.bin").read_text() == ""
 
 
 class TestLevels:

@@ -12,7 +12,7 @@ import structlog
 import ts_otel_logging
 from in_process import load_model, make_request, predict
 from lines import Lines
-from ts_otel_logging import _activate
+from ts_otel_logging import _activate, _diagnostics
 from ts_otel_logging._torchserve import _seams
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ def _nothing_is_exported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     yield
     ts_otel_logging.shutdown()
+    for logger in logging.Logger.manager.loggerDict.values():
+        # logging.config disables what it does not name.
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 class Console:
@@ -98,6 +102,54 @@ class TestConfigure:
         ts_otel_logging.shutdown()
         assert state() == before
 
+    def test_a_handler_that_calls_it_in_an_active_worker_doubles_nothing(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        handler = """
+            import logging, ts_otel_logging
+            class Handler:
+                def initialize(self, context):
+                    ts_otel_logging.configure(level="DEBUG")
+                def inference(self, data):
+                    logging.debug("in inference")
+                    return data
+                def handle(self, data, context):
+                    return [row["body"] for row in self.inference(data)]
+        """
+        service = load_model(handler)
+        predict(service, make_request(b"x"))
+        lines = [line for line in console.objects if line["event"] == "in inference"]
+        assert len(lines) == 1
+        assert lines[0]["model_name"] == "tiny"
+        assert not [line for line in console.objects if "put back" in line["event"]]
+        handlers = [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
+        assert len(handlers) == 1
+
+    def test_one_that_calls_shutdown_is_not_switched_on_again(self, console: Console) -> None:
+        before = logging.getLogger().handlers[:]
+        ts_otel_logging.configure()
+        load_model("import ts_otel_logging\nts_otel_logging.shutdown()\ndef handle(data, context): return data")
+        assert logging.getLogger().handlers == before
+
+    def test_a_seam_that_moved_does_not_break_the_import_of_torchserve(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_args: Any) -> None:
+            raise RuntimeError("no seam")
+
+        monkeypatch.setattr(_seams, "patch_worker", fail)
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        ts_otel_logging.configure()
+        assert any(line.get("where") == "patch of TorchServe" for line in console.objects)
+
+    def test_an_empty_list_is_a_value(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TS_OTEL_LOGGING_LATENCY_FIELDS", "wait")
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "false")
+        for signal in ("TRACES", "LOGS", "METRICS"):
+            monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", "none")
+        ts_otel_logging.configure(latency_fields=())
+        outputs = ts_otel_logging._activate._active.handler.pipeline.outputs
+        assert not [output for output in outputs if type(output).__name__ == "LatencyOutput"]
+
     def test_requests_of_this_process_are_seen(self, console: Console) -> None:
         ts_otel_logging.configure()
         service = load_model(
@@ -150,6 +202,26 @@ class TestHandlersThatResetLogging:
         ours = [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
         assert len(ours) == 1
         assert len(logging.getLogger().handlers) == 2, "the handler that the model's code added stays"
+
+    def test_it_is_said_also_where_other_loggers_were_disabled(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        logging.getLogger("ts_otel_logging")
+        load_model("""
+            import logging.config
+            logging.config.dictConfig({"version": 1, "root": {"level": "INFO", "handlers": []}})
+            def handle(data, context): return data
+        """)
+        assert any("put back" in line["event"] for line in console.objects)
+
+    def test_control_lines_leave_once_where_the_models_handler_prints_them_too(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ts_otel_logging.configure()
+        service = load_model(self.RESET.replace("stream=sys.stderr", "stream=sys.stdout, format='%(message)s'"))
+        capsys.readouterr()
+        predict(service, make_request(b"x"))
+        lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if line.startswith("[METRICS]PredictionTime")]) == 1
 
     def test_a_second_removal_is_respected(self, console: Console) -> None:
         ts_otel_logging.configure()

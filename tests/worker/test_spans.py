@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import textwrap
+import types
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import propagate
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from in_process import load_model, make_request, predict
-from ts_otel_logging import request_scope, span
+from ts_otel_logging import _diagnostics, request_scope, span
 
 if TYPE_CHECKING:
     from in_memory_worker import Worker
@@ -399,6 +406,152 @@ class TestUndo:
         with worker.patched():
             assert [vars(owner)[name] for owner, name in places] != before
         assert [vars(owner)[name] for owner, name in places] == before
+
+
+class TestWhatHandlersMayDo:
+    def test_a_phase_that_is_a_coroutine_function_stays_one(self, worker: Worker) -> None:
+        handler = """
+            import asyncio, inspect
+            class Handler:
+                def initialize(self, context): pass
+                async def inference(self, data):
+                    await asyncio.sleep(0.02)
+                    return ["ok"]
+                def handle(self, data, context):
+                    assert inspect.iscoroutinefunction(self.inference)
+                    return asyncio.run(self.inference(data))
+        """
+        with worker.patched():
+            (reply,) = predict(load_model(handler), make_request())
+        assert reply.body == b"ok"
+        span = worker.span("inference")
+        assert span.parent.span_id == worker.span("predict tiny").context.span_id
+        assert span.end_time - span.start_time >= 20_000_000
+
+    def test_a_phase_that_is_a_generator_is_left_alone(self, worker: Worker) -> None:
+        handler = """
+            class Handler:
+                def initialize(self, context): pass
+                def inference(self, data): yield "ok"
+                def handle(self, data, context): return list(self.inference(data))
+        """
+        with worker.patched():
+            (reply,) = predict(load_model(handler), make_request())
+        assert reply.body == b"ok"
+        assert [child.name for child in worker.children(worker.span("predict tiny"))] == ["handle"]
+
+    def test_a_compiled_phase_is_traced_by_torch_without_us(self, worker: Worker) -> None:
+        handler = """
+            import torch
+            class Handler:
+                def initialize(self, context):
+                    self.compiled = torch.compile(self.inference, backend="eager", fullgraph=True)
+                def inference(self, data): return data + 1
+                def handle(self, data, context): return self.compiled(torch.ones(1)).tolist()
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with worker.patched():
+                (reply,) = predict(load_model(handler), make_request())
+        assert (reply.status_code, reply.body) == (200, b"2.0")
+
+    def test_a_class_that_is_loaded_twice_has_its_phases_once(self, worker: Worker) -> None:
+        shared = types.ModuleType("shared_handler")
+        exec(textwrap.dedent(PHASES), shared.__dict__)
+        sys.modules["shared_handler"] = shared
+        handler = "import shared_handler\nHandler = shared_handler.Handler\nHandler.__module__ = __name__\n"
+        try:
+            with worker.patched():
+                load_model(handler)
+                predict(load_model(handler), make_request(b"x"))
+        finally:
+            del sys.modules["shared_handler"]
+        names = [child.name for child in worker.children(worker.span("predict tiny"))]
+        assert names == ["preprocess", "inference", "postprocess"]
+
+    def test_what_it_binds_for_one_request_is_not_on_the_next_ones_lines(self, worker: Worker) -> None:
+        handler = """
+            import logging, structlog
+            def handle(data, context):
+                if data:
+                    logging.info("before")
+                    structlog.contextvars.bind_contextvars(user=data[0]["body"].decode())
+                    logging.info("after")
+                return data
+        """
+        with worker.patched():
+            service = load_model(handler)
+            predict(service, make_request(b"alice"))
+            predict(service, make_request(b"bob"))
+        users = [line.get("user") for line in worker.lines.objects if line["event"] in ("before", "after")]
+        assert users == [None, "alice", None, "bob"]
+
+
+class TestOtherPeoplesCode:
+    class Broken(SpanProcessor):
+        """A processor that raises for spans of one name."""
+
+        def __init__(self, name: str, method: str) -> None:
+            self._name = name
+            self._method = method
+
+        def _check(self, span: Any, method: str) -> None:
+            if (span.name, method) == (self._name, self._method):
+                raise RuntimeError("broken processor")
+
+        def on_start(self, span: Any, parent_context: Any = None) -> None:
+            self._check(span, "start")
+
+        def on_end(self, span: Any) -> None:
+            self._check(span, "end")
+
+    @pytest.mark.parametrize("method", ["start", "end"])
+    @pytest.mark.parametrize("name", ["load tiny", "predict tiny", "inference", "handle"])
+    def test_a_span_processor_that_raises_costs_no_prediction_and_leaks_nothing(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+    ) -> None:
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        handler = PHASES if name != "handle" else "def handle(data, context): return data and ['x']"
+        worker.tracer_provider.add_span_processor(self.Broken(name, method))
+        with worker.patched():
+            (reply,) = predict(load_model(handler), make_request(b"x"))
+            logging.getLogger("acme").info("afterwards")
+        assert (reply.status_code, reply.body) == (200, b"x")
+        assert not {"trace_id", "request_id"} & set(worker.lines.last)
+
+    def test_an_exception_that_cannot_be_printed_is_recorded_all_the_same(self, worker: Worker) -> None:
+        handler = failing(
+            """from ts.utils.util import PredictionException
+            raise type("Odd", (PredictionException,), {"__str__": lambda self: 1 / 0})("x")"""
+        )
+        with worker.patched():
+            (reply,) = predict(load_model(handler), make_request(b"x"))
+        assert reply.status_code == 500
+        root = worker.span("predict tiny")
+        assert root.attributes["error.type"].endswith("Odd")
+        assert root.events[0].attributes["exception.type"].endswith("Odd")
+
+    def test_a_propagator_may_spell_its_header_as_it_likes(self, worker: Worker) -> None:
+        class Vendor(TraceContextTextMapPropagator):
+            def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+                (value,) = getter.get(carrier, "X-Vendor-Trace")
+                return super().extract({"traceparent": value}, context)
+
+        before = propagate.get_global_textmap()
+        propagate.set_global_textmap(Vendor())
+        try:
+            with worker.patched():
+                predict(load_model(PHASES), make_request(b"x", {"x-vendor-TRACE": TRACEPARENT}))
+        finally:
+            propagate.set_global_textmap(before)
+        assert format(worker.span("predict tiny").context.trace_id, "032x") == TRACE_ID
+
+    def test_text_that_utf8_cannot_hold_is_safe_in_a_span(self, worker: Worker) -> None:
+        with worker.patched():
+            predict(load_model(failing("raise ValueError('\\ud83d')")), make_request(b"x"))
+        (event,) = worker.span("predict tiny").events
+        for value in event.attributes.values():
+            str(value).encode("utf-8")
 
 
 class TestLateSwitch:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional
+from typing import TYPE_CHECKING, Callable, Final, Optional
+
+from ts_otel_logging._torchserve._patches import Patches
 
 if TYPE_CHECKING:
     from ts_otel_logging._tracing import Tracing
-
-_MISSING: Final = object()
 
 SEAMS: Final = {
     "ts.model_loader.TsModelLoader.load": "the load span; the process's model name; wraps the service's entry point",
@@ -15,27 +15,6 @@ SEAMS: Final = {
     "ts.service.Service.predict": "the predict spans, the requests' fields on lines",
 }
 """What is patched in a worker, and for what; the doctor shows it."""
-
-
-class Patches:
-    """Attributes that were replaced, newest last, so that all can be put back."""
-
-    def __init__(self) -> None:
-        self._replaced: list[tuple[Any, str, Any]] = []
-
-    def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute of a module or class."""
-        self._replaced.append((owner, name, vars(owner).get(name, _MISSING)))
-        setattr(owner, name, value)
-
-    def undo(self) -> None:
-        """Put every attribute back as it was."""
-        while self._replaced:
-            owner, name, value = self._replaced.pop()
-            if value is _MISSING:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, value)
 
 
 def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Callable[[], None]) -> Patches:
@@ -58,9 +37,7 @@ def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Ca
     patches = Patches()
     try:
         patches.set(loader, "load", wrap_load(loader.load, tracing, worker_id, on_model_loaded))
-        patches.set(
-            loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"], patches)
-        )
+        patches.set(loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"]))
         patches.set(service.Service, "predict", wrap_predict(service.Service.predict, tracing, worker_id))
     except BaseException:
         patches.undo()

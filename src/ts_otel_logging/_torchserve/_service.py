@@ -8,15 +8,12 @@ import os
 import struct
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional
+from typing import Any, Callable, Final, Optional
 
 from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
 from ts_otel_logging._tracing import Call, IncomingRequest, Model, Outcome, Tracing, current_call
-
-if TYPE_CHECKING:
-    from ts_otel_logging._torchserve._seams import Patches
 
 _HTTP_OK: Final = 200
 
@@ -62,7 +59,7 @@ def wrap_load(
     return load_with_span
 
 
-def wrap_class_entry_point(get_entry_point: Callable[..., Any], patches: Patches) -> Callable[..., Any]:
+def wrap_class_entry_point(get_entry_point: Callable[..., Any]) -> Callable[..., Any]:
     """Return a `TsModelLoader._get_class_entry_point` that wraps the phases of the class it is about to make."""
 
     @shielded("handler phases")
@@ -72,7 +69,7 @@ def wrap_class_entry_point(get_entry_point: Callable[..., Any], patches: Patches
         classes = list_classes_from_module(module)
         # Any other number is an error, which TorchServe itself reports.
         if len(classes) == 1:
-            wrap_class(classes[0], patches)
+            wrap_class(classes[0])
 
     @functools.wraps(get_entry_point)
     def get_wrapped_entry_point(self: Any, module: Any) -> Any:
@@ -103,7 +100,11 @@ def wrap_predict(predict: Callable[..., Any], tracing: Tracing, worker_id: Optio
 
     @shielded("end of predict span")
     def end(call: Call, service: Any, count: int, reply: Any) -> None:
-        call.end(_outcomes(service.context, count, reply, call.error))
+        try:
+            call.end(_outcomes(service.context, count, reply, call.error))
+        finally:
+            # Whatever fails: the next request must not be taken for this one.
+            call.leave()
 
     @functools.wraps(predict)
     def predict_with_spans(self: Any, batch: Any) -> Any:
