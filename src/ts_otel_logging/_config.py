@@ -154,18 +154,21 @@ def _object_path(text: str) -> str:
     return text.strip()
 
 
-def _registered(group: str, *builtin: str) -> Callable[[str], str]:
-    """Accept a comma-separated list of names that are built in or registered as an entry point."""
+def _registered(group: str, *builtin: str, is_list: bool = True) -> Callable[[str], str]:
+    """Accept a comma-separated list of names, or one, that are built in or registered as an entry point."""
 
     def parse(text: str) -> str:
-        unknown = set(_names_in(text)) - set(builtin)
+        names = [name.lower() if name.lower() in builtin else name for name in _names_in(text)]
+        if not names or (len(names) > 1 and not is_list):
+            raise ValueError(text)
+        unknown = set(names) - set(builtin)
         if unknown:
             from opentelemetry.util._importlib_metadata import entry_points
 
             unknown -= {entry_point.name for entry_point in entry_points(group=group)}
         if unknown:
             raise ValueError(text)
-        return text
+        return ",".join(names)
 
     return parse
 
@@ -241,7 +244,7 @@ OTEL_SETTINGS: Final = (
     *_per_signal("CLIENT_KEY", _existing_file, "the path of a readable file", is_path=True),
     Setting(
         "OTEL_TRACES_SAMPLER",
-        _registered("opentelemetry_traces_sampler", *_SAMPLERS),
+        _registered("opentelemetry_traces_sampler", *_SAMPLERS, is_list=False),
         f"{', '.join(_SAMPLERS)} or a name registered under the entry point group opentelemetry_traces_sampler",
     ),
     Setting(
@@ -292,7 +295,8 @@ class Settings:
 
     Attributes:
         values: The value of each setting of ours.
-        environ: The environment as the SDK may see it: the given one without the values that cannot be used.
+        environ: The environment as the SDK may see it: the given one without the values that cannot be used, and with
+            the others as they were understood (the SDK knows some names in lower case only).
         problems: What cannot be used.
     """
 
@@ -336,10 +340,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     usable = dict(environ)
     problems: list[Problem] = []
 
-    def check(setting: Setting, *, strict_empty: bool = False) -> Any:
+    def check(setting: Setting) -> Any:
         text = environ.get(setting.variable, "")
         # An empty value is an unset one (OpenTelemetry specification, "Parsing empty value").
-        if not text.strip() and not strict_empty:
+        if not text.strip():
             return setting.default
         try:
             value = setting.parse(text)
@@ -348,13 +352,15 @@ def load(environ: Mapping[str, str]) -> Settings:
             usable.pop(setting.variable, None)
             return setting.default
         origins[setting.variable] = "environment"
+        if isinstance(value, str):
+            usable[setting.variable] = value
         return value
 
     for setting in OUR_SETTINGS:
         values[setting.variable] = check(setting)
     for setting in OTEL_SETTINGS:
         check(setting)
-    if usable.get("OTEL_TRACES_SAMPLER", "").strip().lower().endswith("traceidratio"):
+    if usable.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         check(_SAMPLER_ARG)
     known = {setting.variable for setting in OUR_SETTINGS}
     for variable in sorted(environ):

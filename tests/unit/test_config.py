@@ -82,6 +82,8 @@ def test_values_are_read() -> None:
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file", "readable file"),
         ("OTEL_CONFIG_FILE", "/no/such/file", "readable file"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_always_on"),
+        ("OTEL_TRACES_SAMPLER", "always_on,always_off", "parentbased_always_on"),
+        ("OTEL_LOGS_EXPORTER", ",", "comma-separated"),
         ("OTEL_TRACES_EXPORTER", "otlp,pigeon", "otlp_json_file"),
         ("OTEL_PROPAGATORS", "pigeon", "tracecontext"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "from 1"),
@@ -119,9 +121,33 @@ def test_what_is_accepted_is_no_problem(variable: str, value: str) -> None:
     assert _config.load({variable: value}).problems == ()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "seen"),
+    [
+        ("OTEL_SDK_DISABLED", "TRUE", "true"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "HTTP/PROTOBUF", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", " gRPC ", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "GZIP", "gzip"),
+        ("OTEL_METRICS_EXEMPLAR_FILTER", "ALWAYS_ON", "always_on"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Delta", "delta"),
+        ("OTEL_TRACES_SAMPLER", "ALWAYS_ON", "always_on"),
+        ("OTEL_TRACES_EXPORTER", "OTLP, Console,", "otlp,console"),
+        ("OTEL_PROPAGATORS", "NONE", "none"),
+        ("OTEL_PROPAGATORS", "tracecontext, baggage,", "tracecontext,baggage"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", " http://Collector:4318/Path ", "http://Collector:4318/Path"),
+    ],
+)
+def test_the_sdk_sees_the_specifications_spelling(variable: str, value: str, seen: str) -> None:
+    settings = _config.load({variable: value})
+    assert settings.problems == ()
+    assert settings.environ == {variable: seen}
+
+
 def test_a_samplers_argument_is_checked_where_it_is_used() -> None:
     environ = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "110%"}
     assert [problem.variable for problem in _config.load(environ).problems] == ["OTEL_TRACES_SAMPLER_ARG"]
+    upper_case = {**environ, "OTEL_TRACES_SAMPLER": "PARENTBASED_TRACEIDRATIO"}
+    assert [problem.variable for problem in _config.load(upper_case).problems] == ["OTEL_TRACES_SAMPLER_ARG"]
     assert _config.load({**environ, "OTEL_TRACES_SAMPLER": "always_on"}).problems == ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 import tracemalloc
 import weakref
 
@@ -56,19 +57,39 @@ class TestQueue:
             sdk.span("old")
             sdk.log("old")
             sdk.flush()
-            sdk.span("large", text="x" * 60_000)
-            sdk.log("y" * 39_500)
+            for name in ("large", "larger"):
+                sdk.span(name, text="x" * 23_500)
+            for _ in range(3):
+                sdk.log("y" * 23_500)
             sdk.flush()
-        assert [item.span.name for item in receiver.spans] == []
-        assert [len(item.record.body.string_value) for item in receiver.log_records] == [39_500]
+        assert [item.span.name for item in receiver.spans] == ["larger"]
+        assert [len(item.record.body.string_value) for item in receiver.log_records] == [23_500] * 3
 
-    def test_an_item_that_is_larger_than_everything_is_dropped(self, receiver):
-        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
-            sdk.span("huge", text="x" * 200_000)
+    @pytest.mark.parametrize("characters", [25_000, 90_000, 200_000])
+    def test_an_item_above_a_quarter_of_the_bytes_goes_alone(self, receiver, characters):
+        # One batch is under way, so nobody empties the queues.
+        receiver.script(Answer(status_code=503, retry_after="200"), Answer(status_code=503, retry_after="200"))
+        with room(over_http(receiver, OTEL_METRICS_EXPORTER="none"), queue_bytes=100_000) as sdk:
+            sdk.span("first")
+            sdk.log("first")
+            sdk.flush()
+            for _ in range(4):
+                sdk.log("y" * 15_000)
+            sdk.span("huge", text="x" * characters)
             sdk.span("small")
             assert sdk.flush()
-        assert [item.span.name for item in receiver.spans] == ["small"]
-        assert sdk.reports[0].fields["dropped_spans"] == 1
+        assert [item.span.name for item in receiver.spans] == ["first", "small"]
+        assert len(receiver.log_records) == 5
+        dropped = [{name: n for name, n in report.fields.items() if "dropped" in name} for report in sdk.reports]
+        assert dropped == [{}, {"dropped_spans": 1}]
+
+    def test_a_lost_item_is_told_though_nothing_else_waits(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY, OTEL_BSP_SCHEDULE_DELAY="20"), queue_bytes=100_000) as sdk:
+            sdk.span("huge", text="x" * 200_000)
+            deadline = time.monotonic() + 10
+            while not sdk.reports and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert sdk.events() == ["telemetry dropped"]
 
     def test_a_stack_trace_weighs(self, receiver):
         with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
@@ -88,7 +109,8 @@ class TestQueue:
 
     def test_half_of_the_bytes_wake_the_thread_before_the_delay(self, receiver):
         with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:
-            sdk.span("large", text="x" * 60_000)
+            for _ in range(3):
+                sdk.span("large", text="x" * 20_000)
             receiver.wait_for(lambda got: got.spans)
 
     def test_memory_stays_flat_while_nobody_listens(self):

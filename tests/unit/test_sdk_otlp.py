@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from email.utils import formatdate
 
 import pytest
+import requests
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
+from ts_otel_logging import _config
 from ts_otel_logging._sdk._health import Health
 from ts_otel_logging._sdk._http_session import is_loopback, parse_retry_after
+from ts_otel_logging._sdk._probe import probe
 
 
 @pytest.fixture
@@ -67,6 +72,31 @@ class TestDelivery:
         assert headers["api-key"] == "secret"
         assert headers["content-encoding"] == "gzip"
         assert len(receiver.spans) == 1
+
+    @pytest.mark.parametrize("protocol", ["HTTP/Protobuf", "GRPC"])
+    @pytest.mark.parametrize("compression", ["None", "GZIP", "Deflate"])
+    def test_what_the_check_accepts_works_in_any_case(self, receiver, protocol, compression):
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.grpc_endpoint if protocol == "GRPC" else receiver.http_endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
+            "OTEL_METRICS_EXEMPLAR_FILTER": "ALWAYS_ON",
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "DELTA",
+            "OTEL_TRACES_EXPORTER": "OTLP",
+            "OTEL_TRACES_SAMPLER": "ALWAYS_ON",
+        }
+        settings = _config.load(environ)
+        assert settings.problems == ()
+        with room(dict(settings.environ)) as sdk:
+            sdk.span()
+            sdk.log()
+            sdk.measure()
+            assert sdk.flush()
+            assert sdk.providers.tracer_provider.sampler is ALWAYS_ON
+        assert sdk.reports == []
+        assert receiver.spans
+        assert receiver.log_records
+        assert receiver.metrics
 
     def test_without_a_flush_items_go_out_after_the_schedule_delay(self, receiver):
         environ = over_http(receiver, OTEL_BSP_SCHEDULE_DELAY="20", OTEL_METRIC_EXPORT_INTERVAL="20")
@@ -311,6 +341,32 @@ class TestAbsentEndpoint:
         assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
         assert logging.getLogger("opentelemetry.exporter").propagate
         assert logging.getLogger("opentelemetry.sdk").handlers == []
+
+    def test_the_http_clients_loggers_stay_quiet_on_the_export_thread_alone(self, receiver, caplog):
+        caplog.set_level(logging.DEBUG)
+        names = [name for name in logging.Logger.manager.loggerDict if name.startswith("urllib3")]
+        filters = {name: list(logging.getLogger(name).filters) for name in names}
+        receiver.default_answer = Answer(hang=True)
+        with room(over_http(receiver, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1"), shutdown_seconds=0) as sdk:
+            sdk.span()
+            receiver.wait_for(lambda got: got.requests)
+            # Another thread's requests, while an export is going on.
+            with contextlib.suppress(requests.ConnectionError):
+                requests.get(unused_endpoint(), timeout=5)
+            receiver.default_answer = Answer()
+        with room(over_http(receiver)) as sdk:
+            sdk.span()
+            sdk.log()
+            sdk.measure()
+            assert sdk.flush()
+        threads = {record.threadName for record in caplog.records if record.name.startswith("urllib3")}
+        assert threads == {threading.current_thread().name}
+        assert {name: list(logging.getLogger(name).filters) for name in names} == filters
+
+    def test_the_probe_is_quiet_too(self, receiver, caplog):
+        caplog.set_level(logging.DEBUG)
+        assert all(destination.answers for destination in probe(over_http(receiver), ""))
+        assert [record for record in caplog.records if record.name.startswith("urllib3")] == []
 
     def test_a_misuse_that_the_sdk_complains_about_is_reported_once(self):
         with room({"OTEL_EXPORTER_OTLP_ENDPOINT": unused_endpoint()}, shutdown_seconds=0) as sdk:

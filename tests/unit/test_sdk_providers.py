@@ -210,6 +210,27 @@ class TestSettingsOfTheSdk:
             assert sdk.providers.logger_provider is not None
             assert sdk.events() == ["signal off"]
 
+    def test_propagators_are_those_that_were_checked(self):
+        program = textwrap.dedent("""
+            from ts_otel_logging import _config
+            from ts_otel_logging._sdk import build_providers
+            import os
+            environ = _config.load(os.environ).environ
+            build_providers(environ, resource_attributes={}, queue_bytes=1, file_dir="", worker_name=None, report=print)
+            from opentelemetry.propagate import get_global_textmap
+            print(*sorted(get_global_textmap().fields))
+        """)
+
+        def fields(propagators, **more):
+            environ = {**os.environ, **NOTHING, **more, "OTEL_PROPAGATORS": propagators}
+            environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            command = [sys.executable, "-c", program]
+            return subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout.split()
+
+        # OpenTelemetry's API raises on an empty name.
+        assert fields("baggage,") == ["baggage"]
+        assert fields("pigeon", OTEL_SDK_DISABLED="true") == ["baggage", "traceparent", "tracestate"]
+
     def test_the_samplers_of_the_specification(self):
         with room({**SPANS_ONLY, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.25"}) as sdk:
             assert "0.25" in sdk.providers.tracer_provider.sampler.get_description()

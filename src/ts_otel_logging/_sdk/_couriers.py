@@ -7,7 +7,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ts_otel_logging._sdk._outcome import Outcome, Verdict
+from ts_otel_logging._sdk._outcome import ExportOutcome, Verdict
 from ts_otel_logging._sdk._processors import Flush, ThreadMetricReader
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class LaneCourier:
                 return False
         return True
 
-    def _send(self, part: list[Entry], deadline: float) -> Outcome:
+    def _send(self, part: list[Entry], deadline: float) -> ExportOutcome:
         timeout_seconds = min(self.lane.limits.export_timeout_seconds, deadline - time.monotonic())
         self._sdk_loggers.start_capture()
         try:
@@ -139,7 +139,7 @@ class LaneCourier:
         finally:
             self._sdk_loggers.take_message()
 
-    def _finish(self, part: list[Entry], outcome: Outcome) -> None:
+    def _finish(self, part: list[Entry], outcome: ExportOutcome) -> None:
         self.lane.done(part)
         lost = outcome.rejected if outcome.verdict is Verdict.DELIVERED else len(part)
         self._own_metrics.processed(self.lane, len(part))
@@ -150,7 +150,7 @@ class LaneCourier:
             if outcome.verdict is Verdict.DELIVERED:
                 self._health.tell_drops(self.lane.signal, outcome.reason)
 
-    def _back_off(self, outcome: Outcome) -> None:
+    def _back_off(self, outcome: ExportOutcome) -> None:
         self._failures += 1
         seconds = outcome.retry_after_seconds
         if seconds is None:

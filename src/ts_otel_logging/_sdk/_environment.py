@@ -36,7 +36,7 @@ def seen_by_the_sdk(environ: Mapping[str, str]) -> Iterator[None]:
     """Make `os.environ` agree with a mapping in all ``OTEL_`` variables while the SDK's objects are built.
 
     They read `os.environ` by themselves, an empty value is not an unset one to all of them, and some raise on a value
-    that the caller has already told about. In a worker nothing differs, so nothing is changed.
+    that the caller has already told about, or written otherwise than in lower case.
 
     Args:
         environ: What the SDK shall see.

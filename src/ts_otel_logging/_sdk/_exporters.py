@@ -30,6 +30,8 @@ _OTLP_CLASSES: Final = {
 _ITEMS: Final = {"traces": "span", "logs": "log", "metrics": "metric"}
 # OpenTelemetry's registry has both transports under names of their own, too.
 _PROTOCOLS: Final = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
+# OTEL_EXPORTER_OTLP_COMPRESSION's values by the names of `grpc.Compression`.
+_GRPC_COMPRESSIONS: Final = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
 _CREDENTIAL_PROVIDERS: Final = (
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_{}_CREDENTIAL_PROVIDER",
@@ -112,7 +114,11 @@ def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
     variables = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
     endpoint = text(environ, *variables, default="http://localhost:4317")
     options = (("grpc.enable_http_proxy", 0),) if is_loopback(endpoint) else None
-    exporter = exporter_class(endpoint=endpoint, channel_options=options)
+    # Left to itself the stock exporter knows gzip alone, and raises on the specification's "none".
+    variables = f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"
+    chosen = _GRPC_COMPRESSIONS.get(text(environ, *variables))
+    compression = getattr(import_module("grpc").Compression, chosen) if chosen else None
+    exporter = exporter_class(endpoint=endpoint, compression=compression, channel_options=options)
     return Sender(signal, exporter, without_secrets(endpoint), f"otlp_grpc_{_ITEMS[signal]}_exporter")
 
 

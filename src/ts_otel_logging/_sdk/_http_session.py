@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import HTTPAdapter
 
-from ts_otel_logging._sdk._outcome import DELIVERED, Outcome, Verdict
+from ts_otel_logging._sdk._outcome import DELIVERED, ExportOutcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class OtlpSession(requests.Session):
         super().__init__()
         self._signal = signal
         self._is_loopback = is_loopback(endpoint)
-        self.outcome: Optional[Outcome] = None
+        self.outcome: Optional[ExportOutcome] = None
         self.timeout_seconds = math.inf
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
@@ -69,7 +69,7 @@ class OtlpSession(requests.Session):
             response = self._request_on_fresh_connection(method, url, *args, **kwargs)
         except requests.RequestException as error:
             temporary = isinstance(error, (requests.ConnectionError, requests.Timeout))
-            self.outcome = Outcome(
+            self.outcome = ExportOutcome(
                 Verdict.RETRY if temporary else Verdict.DROP, _reason(error), error_type=type(error).__name__
             )
         else:
@@ -87,20 +87,20 @@ class OtlpSession(requests.Session):
             # Most often a kept connection that the receiver has closed in the meantime.
             return super().request(method, url, *args, **kwargs)
 
-    def _judge(self, response: requests.Response) -> Outcome:
+    def _judge(self, response: requests.Response) -> ExportOutcome:
         code = response.status_code
         if 200 <= code < 300:  # noqa: PLR2004 - HTTP's own border
             return self._partial_success(response)
         verdict = Verdict.RETRY if code in _RETRYABLE else Verdict.SPLIT if code == _TOO_LARGE else Verdict.DROP
         reason = f"HTTP {code} {response.reason or ''}".strip()
-        return Outcome(
+        return ExportOutcome(
             verdict,
             reason[:_MAX_REASON_CHARACTERS],
             error_type=str(code),
             retry_after_seconds=parse_retry_after(response.headers.get("Retry-After", "")),
         )
 
-    def _partial_success(self, response: requests.Response) -> Outcome:
+    def _partial_success(self, response: requests.Response) -> ExportOutcome:
         if not response.content or "protobuf" not in response.headers.get("Content-Type", ""):
             return DELIVERED
         response_class, field = _RESPONSES[self._signal]
@@ -112,7 +112,9 @@ class OtlpSession(requests.Session):
         if not rejected:
             return DELIVERED
         reason = f"rejected by the receiver: {partial.error_message}"
-        return Outcome(Verdict.DELIVERED, reason[:_MAX_REASON_CHARACTERS], error_type="rejected", rejected=rejected)
+        return ExportOutcome(
+            Verdict.DELIVERED, reason[:_MAX_REASON_CHARACTERS], error_type="rejected", rejected=rejected
+        )
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """Honour the environment's proxies, ``NO_PROXY`` included, but never for this machine itself."""

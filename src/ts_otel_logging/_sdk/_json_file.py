@@ -186,7 +186,8 @@ class FileSpanExporter(SpanExporter):
         """Write a batch."""
         from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 
-        return SpanExportResult.SUCCESS if _write_line(self._stream, encode_spans(spans)) else SpanExportResult.FAILURE
+        _write_line(self._stream, encode_spans(spans))
+        return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do nothing: every batch is flushed."""
@@ -211,8 +212,8 @@ class FileLogExporter(LogRecordExporter):
         """Write a batch."""
         from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 
-        arrived = _write_line(self._stream, encode_logs(batch))
-        return LogRecordExportResult.SUCCESS if arrived else LogRecordExportResult.FAILURE
+        _write_line(self._stream, encode_logs(batch))
+        return LogRecordExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Do nothing: every batch is flushed."""
@@ -239,8 +240,8 @@ class FileMetricExporter(MetricExporter):
         from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 
         del timeout_millis  # a file takes none
-        arrived = _write_line(self._stream, encode_metrics(metrics_data))
-        return MetricExportResult.SUCCESS if arrived else MetricExportResult.FAILURE
+        _write_line(self._stream, encode_metrics(metrics_data))
+        return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Do nothing: every batch is flushed."""
@@ -251,12 +252,12 @@ class FileMetricExporter(MetricExporter):
         """Do nothing: the stream is not the exporter's."""
 
 
-def _write_line(stream: RotatingFile, message: Any) -> bool:
+def _write_line(stream: RotatingFile, message: Any) -> None:
+    # An OSError goes to the sender, which knows it for a reason to try again.
     document = MessageToDict(message, use_integers_for_enums=True)
     _ids_to_hex(document)
     stream.write(json.dumps(document, separators=(",", ":")) + "\n")
     stream.flush()
-    return True
 
 
 def _ids_to_hex(value: Any) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Callable, Final
 
 # A batch is also bounded by its weight: collectors refuse requests of more than 4 MiB over gRPC and 20 MiB over HTTP.
 _MAX_BATCH_BYTES: Final = 1_048_576
-
+# An item above this part of the budget would cost all that waits in every lane.
+_MAX_ITEM_PART: Final = 4
 
 Entry = tuple[int, int, Any]
 """One item that waits: its number among the items of all lanes, its weight in bytes, and itself."""
@@ -33,12 +34,14 @@ class QueueBudget:
         max_bytes: The bound; what is being sent counts until it has arrived.
 
     Attributes:
+        max_item_bytes: The heaviest item that is taken.
         is_pressing: Whether half of the bytes are used and that was told.
         is_served: Whether a thread looks at the lanes.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.max_item_bytes = max_bytes // _MAX_ITEM_PART
         self.used_bytes = 0
         self.is_pressing = False
         self.is_served = False
@@ -92,7 +95,6 @@ class Lane:
         self.limits = limits
         self.entries: deque[Entry] = deque()
         self.evicted = 0
-        self.late = 0
         self.is_closed = False
         self._max_batch = min(limits.max_export_batch_size, limits.max_queue_size)
         self._budget = budget
@@ -104,23 +106,26 @@ class Lane:
         return len(self.entries)
 
     def put(self, item: Any, size_bytes: int) -> None:
-        """Let an item wait; never blocks, and makes no system call unless a batch is full."""
+        """Let an item wait, or drop it when it is too heavy; never blocks, and rarely makes a system call."""
         budget = self._budget
         with budget.lock:
             if self.is_closed:
-                self.late += 1
                 return
-            entries = self.entries
-            entries.append((budget.next_number(), size_bytes, item))
-            budget.used_bytes += size_bytes
-            count = len(entries)
-            if count > self.limits.max_queue_size:
-                self.drop_oldest()
-            if budget.used_bytes > budget.max_bytes:
-                budget.evict()
-            wakes = count == self._max_batch or not budget.is_served
-            if not budget.is_pressing and budget.used_bytes > budget.max_bytes // 2:
-                budget.is_pressing = wakes = True
+            wakes = not budget.is_served
+            if size_bytes > budget.max_item_bytes:
+                self.evicted += 1
+            else:
+                entries = self.entries
+                entries.append((budget.next_number(), size_bytes, item))
+                budget.used_bytes += size_bytes
+                count = len(entries)
+                if count > self.limits.max_queue_size:
+                    self.drop_oldest()
+                if budget.used_bytes > budget.max_bytes:
+                    budget.evict()
+                wakes = wakes or count == self._max_batch
+                if not budget.is_pressing and budget.used_bytes > budget.max_bytes // 2:
+                    budget.is_pressing = wakes = True
         if wakes:
             self._wake()
 

@@ -21,7 +21,7 @@ class Verdict(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExportOutcome:
     """The outcome of one export.
 
     Attributes:
@@ -39,4 +39,4 @@ class Outcome:
     rejected: int = 0
 
 
-DELIVERED = Outcome(Verdict.DELIVERED)
+DELIVERED = ExportOutcome(Verdict.DELIVERED)

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, Optional
 from urllib.parse import urlsplit
 
@@ -128,6 +129,7 @@ def build_providers(  # noqa: PLR0913 - keywords
         report: Tells the operator something; calls are rare, rate-limited here.
     """
     providers = Providers()
+    _load_propagators(environ)
     if text(environ, "OTEL_SDK_DISABLED").lower() == "true":
         return providers
     config_file = text(environ, "OTEL_CONFIG_FILE")
@@ -141,6 +143,15 @@ def build_providers(  # noqa: PLR0913 - keywords
     except Exception as error:  # noqa: BLE001 - the shield
         swallowed("providers", error)
     return providers
+
+
+def _load_propagators(environ: Mapping[str, str]) -> None:
+    try:
+        # The API reads OTEL_PROPAGATORS when this is first imported, and raises on a name that it does not know.
+        with seen_by_the_sdk(environ):
+            import_module("opentelemetry.propagate")
+    except Exception as error:  # noqa: BLE001 - propagators are anybody's code
+        swallowed("propagators", error)
 
 
 def _build_from_file(providers: Providers, path: str, environ: Mapping[str, str], report: Report) -> None:

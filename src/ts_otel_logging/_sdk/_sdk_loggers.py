@@ -10,6 +10,11 @@ from typing import Any, Callable, Final
 
 # An exporter that cannot reach its endpoint logs every attempt, and those records would be exported in turn.
 _NAMES: Final = ("opentelemetry.exporter", "opentelemetry.sdk")
+# Debug lines about each of our requests would be exported by the next one. A logger's filter sees only what is logged
+# on that very logger, so these are all that take part in a request; requests has none.
+_HTTP_CLIENT_NAMES: Final = tuple(
+    f"urllib3.{module}" for module in ("connection", "connectionpool", "poolmanager", "response", "util.retry")
+)
 _INTERVAL_SECONDS: Final = 60.0
 _MAX_REMEMBERED: Final = 64
 _MAX_CHARACTERS: Final = 300
@@ -23,7 +28,7 @@ class SdkLoggers(logging.Handler):
     """Takes what OpenTelemetry's SDK and exporters log.
 
     On the export thread it is kept as the reason of a failure. From other threads, where the SDK tells about wrong use,
-    each message is reported at most once a minute.
+    each message is reported at most once a minute. What the HTTP client logs on the export thread is dropped.
 
     Args:
         report: Tells the operator.
@@ -43,6 +48,10 @@ class SdkLoggers(logging.Handler):
             self._undo.callback(logger.removeHandler, self)
             logger.addHandler(self)
             logger.propagate = False
+        for name in _HTTP_CLIENT_NAMES:
+            logger = logging.getLogger(name)
+            self._undo.callback(logger.removeFilter, self._is_of_another_thread)
+            logger.addFilter(self._is_of_another_thread)
         # The exporters' loggers have filters that hold back what was said in the last 20 s: often the reason.
         for name in list(logging.Logger.manager.loggerDict):
             if name.startswith(_NAMES):
@@ -54,6 +63,9 @@ class SdkLoggers(logging.Handler):
     def restore(self) -> None:
         """Give the loggers back as they were."""
         self._undo.close()
+
+    def _is_of_another_thread(self, _record: logging.LogRecord) -> bool:
+        return not hasattr(_exporting, "message")
 
     def start_capture(self) -> None:
         """Keep from now on what this thread says, until `take_message`."""

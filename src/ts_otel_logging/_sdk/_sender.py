@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ts_otel_logging._sdk._outcome import DELIVERED, Outcome, Verdict
+from ts_otel_logging._sdk._outcome import DELIVERED, ExportOutcome, Verdict
 
 if TYPE_CHECKING:
     from ts_otel_logging._sdk._http_session import OtlpSession
@@ -42,7 +42,7 @@ class Sender:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def send(self, batch: Any, timeout_seconds: float, last_message: Callable[[], str]) -> Outcome:
+    def send(self, batch: Any, timeout_seconds: float, last_message: Callable[[], str]) -> ExportOutcome:
         """Export one batch.
 
         Args:
@@ -59,16 +59,18 @@ class Sender:
             try:
                 result = self.exporter.export(batch)
             except OSError as error:
-                return Outcome(Verdict.RETRY_A_FEW_TIMES, f"{type(error).__name__}: {error}", type(error).__name__)
+                return ExportOutcome(
+                    Verdict.RETRY_A_FEW_TIMES, f"{type(error).__name__}: {error}", type(error).__name__
+                )
             except Exception as error:  # noqa: BLE001 - exporters are anybody's code
                 # One item may be what the encoder stumbles on.
-                return Outcome(Verdict.SPLIT, f"{type(error).__name__}: {error}", error_type=type(error).__name__)
+                return ExportOutcome(Verdict.SPLIT, f"{type(error).__name__}: {error}", error_type=type(error).__name__)
             if session is not None:
                 # No request at all: the batch could not be encoded.
-                return session.outcome or Outcome(Verdict.SPLIT, last_message() or "not encoded")
+                return session.outcome or ExportOutcome(Verdict.SPLIT, last_message() or "not encoded")
             if getattr(result, "name", "SUCCESS") == "SUCCESS":
                 return DELIVERED
-            return Outcome(Verdict.RETRY_A_FEW_TIMES, last_message() or "the exporter failed")
+            return ExportOutcome(Verdict.RETRY_A_FEW_TIMES, last_message() or "the exporter failed")
 
     def after_fork(self) -> None:
         """Let a forked child use connections of its own."""
