@@ -75,6 +75,7 @@ def wrap_function(phase: str, function: Callable[..., Any]) -> Callable[..., Any
 
     @functools.wraps(function)
     async def run_async_phase(*args: Any, **kwargs: Any) -> Any:
+        """Do the same for a coroutine function."""
         call = current_call()
         if call is None:
             return await function(*args, **kwargs)
