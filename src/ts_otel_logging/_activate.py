@@ -216,6 +216,8 @@ class _Activation:
         self.late_problems: list[_config.Problem] = []
         self._handler_restored = False
         self._closed = False
+        # What is told while the parts are built has no handler to go to yet.
+        self._early_reports: Optional[list[tuple[str, dict[str, Any]]]] = []
         existing = _globals.existing_providers()
         self.providers = providers or _sdk.build_providers(
             # No second exporter beside a provider that the application, or the Operator, has set up.
@@ -224,7 +226,7 @@ class _Activation:
             queue_bytes=settings["QUEUE_BYTES"],
             file_dir=settings.file_dir,
             worker_name=worker_id,
-            report=_diagnostics.report,
+            report=self._report,
         )
         try:
             self._build(existing, processors)
@@ -284,6 +286,12 @@ class _Activation:
             return ()
         return chosen
 
+    def _report(self, event: str, **fields: Any) -> None:
+        if self._early_reports is None:
+            _diagnostics.report(event, **fields)
+        else:
+            self._early_reports.append((event, fields))
+
     def set_globals(self) -> None:
         """Make our providers those that OpenTelemetry's API hands out, where the application has none."""
         _globals.set_providers(self._new_providers)
@@ -308,6 +316,9 @@ class _Activation:
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
         self._undo.callback(_structlog.configure())
+        early, self._early_reports = self._early_reports or [], None
+        for event, fields in early:
+            _diagnostics.report(event, **fields)
 
     def expect_torchserve(self) -> None:
         """Patch TorchServe's classes if this process has them, or gets them later; they are not imported for it."""
@@ -354,7 +365,9 @@ class _Activation:
         root.addHandler(self.handler)
         root.setLevel(min(root.level, logging.INFO))
         self.handler.leave_passthrough_to(handler for handler in root.handlers if handler is not self.handler)
-        _diagnostics.report("log handler put back: the model's code had removed it while it was loaded")
+        _diagnostics.report(
+            "log handler put back: the model's code had removed it; a line that its own handler prints too comes twice"
+        )
 
     def undo(self) -> None:
         """Undo every change but providers and wrapped handler classes: the next activation goes on with them."""

@@ -212,12 +212,14 @@ NOT_YET: Final = frozenset(
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
 
+_SIGNAL_PREFIXES: Final = ("", "TRACES_", "LOGS_", "METRICS_")
+
+
 def _per_signal(
     suffix: str, parse: Callable[[str], Any], accepted: str, *, is_path: bool = False
 ) -> tuple[Setting, ...]:
     return tuple(
-        Setting(f"OTEL_EXPORTER_OTLP_{signal}{suffix}", parse, accepted, is_path=is_path)
-        for signal in ("", "TRACES_", "LOGS_", "METRICS_")
+        Setting(f"OTEL_EXPORTER_OTLP_{signal}{suffix}", parse, accepted, is_path=is_path) for signal in _SIGNAL_PREFIXES
     )
 
 
@@ -360,6 +362,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         values[setting.variable] = check(setting)
     for setting in OTEL_SETTINGS:
         check(setting)
+    problems.extend(_endpoints_without_scheme(usable))
     if usable.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         check(_SAMPLER_ARG)
     known = {setting.variable for setting in OUR_SETTINGS}
@@ -373,6 +376,23 @@ def load(environ: Mapping[str, str]) -> Settings:
             problems.append(Problem(variable, environ[variable], accepted))
             usable.pop(variable)
     return Settings(values, usable, tuple(problems), origins)
+
+
+def _endpoints_without_scheme(usable: dict[str, str]) -> list[Problem]:
+    """Take out the endpoints that only gRPC understands where OTLP goes over HTTP."""
+    prefix = "OTEL_EXPORTER_OTLP_"
+    general = usable.get(f"{prefix}PROTOCOL", "").strip()
+    protocols = {signal: usable.get(f"{prefix}{signal}PROTOCOL", "").strip() or general for signal in _SIGNAL_PREFIXES}
+    problems = []
+    for signal in _SIGNAL_PREFIXES:
+        variable = f"{prefix}{signal}ENDPOINT"
+        endpoint = usable.get(variable, "").strip()
+        # The general one is every signal's that has none of its own.
+        over_grpc = "grpc" in (protocols.values() if not signal else (protocols[signal],))
+        if endpoint and "://" not in endpoint and not over_grpc:
+            problems.append(Problem(variable, endpoint, "a URL like http://collector:4318; host:port is for grpc only"))
+            del usable[variable]
+    return problems
 
 
 def all_problems(settings: Settings) -> list[Problem]:

@@ -109,7 +109,6 @@ def test_what_cannot_be_used_is_named_with_what_is_accepted(variable: str, value
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://[::1]:4318/prefix"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("OTEL_TRACES_EXPORTER", "console,otlp_json_file"),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_PROPAGATORS", "tracecontext,baggage"),
@@ -141,6 +140,16 @@ def test_the_sdk_sees_the_specifications_spelling(variable: str, value: str, see
     settings = _config.load({variable: value})
     assert settings.problems == ()
     assert settings.environ == {variable: seen}
+
+
+def test_an_endpoint_without_a_scheme_is_for_grpc_alone() -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "logs:4317"}
+    settings = _config.load(environ)
+    assert [problem.variable for problem in settings.problems] == list(environ)
+    assert all("http://collector:4318" in problem.accepted for problem in settings.problems)
+    assert not set(environ) & set(settings.environ)
+    assert _config.load({**environ, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}).problems == ()
+    assert _config.load({**environ, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"}).problems == ()
 
 
 def test_a_samplers_argument_is_checked_where_it_is_used() -> None:

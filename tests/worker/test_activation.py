@@ -17,6 +17,7 @@ from ts_otel_logging._torchserve import _seams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +141,18 @@ class TestConfigure:
         monkeypatch.setattr(_diagnostics, "reraise", False)
         ts_otel_logging.configure()
         assert any(line.get("where") == "patch of TorchServe" for line in console.objects)
+
+    def test_an_exporter_that_cannot_be_made_is_told(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "false")
+        for signal, exporter in (("TRACES", "otlp_json_file"), ("LOGS", "none"), ("METRICS", "none")):
+            monkeypatch.setenv(f"OTEL_{signal}_EXPORTER", exporter)
+        ts_otel_logging.configure(file_dir=str(tmp_path / "file" / "otlp"))
+        (line,) = [line for line in console.objects if line["event"] == "exporter off"]
+        assert line["signal"] == "traces"
+        assert "file" in line["reason"]
 
     def test_an_empty_list_is_a_value(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TS_OTEL_LOGGING_LATENCY_FIELDS", "wait")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -85,6 +86,8 @@ def _is_writable(folder: str) -> tuple[bool, str]:
     existing = os.path.abspath(folder)
     while not os.path.exists(existing):
         existing = os.path.dirname(existing)
-    if os.path.isdir(existing) and os.access(existing, os.W_OK):
-        return True, ""
-    return False, f"{existing} is not a folder that this user may write to"
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return True, ""
+    except OSError as error:
+        return False, f"{existing} is not a folder that this user may write to: {error.strerror}"
