@@ -22,14 +22,39 @@ unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH VIRTUAL_ENV UV_PYTHON UV_PROJECT
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: demo
-demo: ## serve handwritten digits with traces, and show them (Python and Java are enough)
+.PHONY: demo-environment
+demo-environment:
 	@tools/environment .venv-demo requirements/demo.txt
 	@$(UV) pip install --quiet --no-config --no-deps --no-build-isolation --reinstall-package ts-otel-logging \
 	    --python .venv-demo/bin/python .
+
+.PHONY: demo
+demo: demo-environment ## serve handwritten digits with traces, and show them (Python and Java are enough)
 	@.venv-demo/bin/python examples/digits/demo.py
+
+.PHONY: stack
+stack: demo-environment ## digits on TorchServe, a real Collector and a real Jaeger, kept running (needs Go, too)
+	@.venv-demo/bin/python examples/digits/stack.py start
+
+.PHONY: stop
+stop: ## end what make stack started
+	@tools/environment .venv-demo requirements/demo.txt
+	@.venv-demo/bin/python examples/digits/stack.py stop
+
+.PHONY: collector jaeger print-otelcol print-jaeger
+collector: ## build the real OpenTelemetry Collector of collector/builder.yaml, once (needs Go)
+	@python3 collector/build.py otelcol
+
+jaeger: ## build the real Jaeger of collector/jaeger/go.mod, once (needs Go)
+	@python3 collector/build.py jaeger
+
+print-otelcol: ## where the collector is
+	@python3 collector/build.py --print otelcol
+
+print-jaeger: ## where Jaeger is
+	@python3 collector/build.py --print jaeger
 
 .PHONY: test
 test: ## every check and test, on the oldest and the newest Python
@@ -38,6 +63,7 @@ test: ## every check and test, on the oldest and the newest Python
 	@$(MAKE) unit
 	@$(MAKE) bench-smoke
 	@$(MAKE) torchserve
+	@$(MAKE) stack-tests
 
 .PHONY: environments $(PYTHONS:%=environment-%)
 environments: ## the two test environments with the wheel in them
@@ -80,7 +106,7 @@ check-docstrings:
 	$(BIN)/interrogate --quiet src
 
 check-spelling:
-	$(BIN)/codespell src tests docs examples benchmarks tools *.md Makefile
+	$(BIN)/codespell src tests docs examples benchmarks collector tools *.md Makefile
 
 .PHONY: format
 format: environments ## put the code in its format, with what ruff can fix
@@ -93,7 +119,7 @@ unit: environments ## the fast tests: no server
 	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=unit-%)
 
 $(PYTHONS:%=unit-%): unit-%:
-	.venv-$*/$(PYTEST) -m "not torchserve"
+	.venv-$*/$(PYTEST) -m "not torchserve and not stack"
 
 # One after the other: two servers on two cores would disturb what the tests measure.
 .PHONY: torchserve
@@ -108,6 +134,13 @@ torchserve: environments ## the tests on a real TorchServe
 	@mkdir -p $(@D)
 	@.venv-$*/bin/python examples/digits/train.py --output $(@D)
 	@.venv-$*/bin/python examples/digits/archive.py --weights $(@D)/digits.pt --model-store $(@D)
+
+.PHONY: stack-tests
+stack-tests: environments collector jaeger ## the tests with a real Collector and a real Jaeger
+	@$(MAKE) --silent $(PYTHONS:%=.venv-%/digits/digits.mar)
+	for version in $(PYTHONS); do \
+	    DIGITS_ARCHIVE=$(CURDIR)/.venv-$$version/digits/digits.mar .venv-$$version/$(PYTEST) -m stack; \
+	done
 
 .PHONY: bench
 bench: environments ## a caller's time for a line, beside the peers
