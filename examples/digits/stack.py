@@ -128,7 +128,8 @@ class Stack:
                             process.kill()
                         # Only the topmost: the JVM ends its workers itself.
                         elif process.ppid() not in own and process.pid not in signalled:
-                            say(f"stopping {name} (pid {process.pid})")
+                            with suppress(OSError):  # whoever listens may be gone, with Ctrl-C on a pipe for example
+                                say(f"stopping {name} (pid {process.pid})")
                             process.terminate()
                             signalled.add(process.pid)
                 if time.monotonic() > deadline + STOP_LIMIT_SECONDS:

@@ -5,20 +5,27 @@ Modules that need another environment start one more, as few as possible.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from telemetry import Telemetry
-from torchserve_server import DEAD_PROXY, DIGITS, FUNCTION, OWN_CLASS, PHASES, PROMPT_EXPORT, Model, TorchServe, running
+from torchserve_server import (
+    DEAD_PROXY,
+    FUNCTION,
+    OWN_CLASS,
+    PHASES,
+    PROMPT_EXPORT,
+    Model,
+    TorchServe,
+    digits_archive_in,
+    running,
+)
 
 from otlp_receiver import OtlpReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -36,17 +43,8 @@ def telemetry(receiver: OtlpReceiver) -> Telemetry:
 
 @pytest.fixture(scope="session")
 def digits_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example's digits.mar: the one that make built (DIGITS_ARCHIVE), else trained here in a few seconds."""
-    built = os.environ.get("DIGITS_ARCHIVE")
-    if built:
-        return Path(built)
-    folder = tmp_path_factory.mktemp("digits")
-    for script, *options in (
-        ("train.py", "--output", str(folder)),
-        ("archive.py", "--weights", str(folder / "digits.pt"), "--model-store", str(folder)),
-    ):
-        subprocess.run([sys.executable, str(DIGITS / script), *options], check=True, timeout=60)
-    return folder / "digits.mar"
+    """The example's digits.mar."""
+    return digits_archive_in(tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

@@ -82,6 +82,19 @@ def free_port() -> int:
             return port
 
 
+def digits_archive_in(folder: Path) -> Path:
+    """The example's digits.mar: the one that make built (DIGITS_ARCHIVE), else trained into ``folder``."""
+    built = os.environ.get("DIGITS_ARCHIVE")
+    if built:
+        return Path(built)
+    for script, *options in (
+        ("train.py", "--output", str(folder)),
+        ("archive.py", "--weights", str(folder / "digits.pt"), "--model-store", str(folder)),
+    ):
+        subprocess.run([sys.executable, str(DIGITS / script), *options], check=True, timeout=60)
+    return folder / "digits.mar"
+
+
 def write_archive(model_store: Path, model: Model) -> str:
     """Put ``model``'s .mar into the store, in torch-model-archiver's layout, and give its file name."""
     target = model_store / f"{model.name}.mar"
