@@ -134,7 +134,7 @@ class Go:
 
         Args:
             what: What it does, for people.
-            counted: What a line of its output stands for: ``modules``, ``packages``.
+            counted: What a line of its output stands for: ``modules``, ``packages``; empty if for nothing.
             command: The command.
             expected: How many lines it prints at most; 0 if nobody knows.
 
@@ -171,7 +171,8 @@ class Go:
                     seen.append(line)
                 if time.monotonic() > heartbeat:
                     heartbeat += HEARTBEAT_SECONDS
-                    say(f"{what}: {len(seen)}{f' of {expected}' if expected else ''} {counted}")
+                    count = f"{len(seen)}{f' of {expected}' if expected else ''} {counted}"
+                    say(f"{what}: {count if counted else 'still at it'}")
         except BaseException:
             process.kill()
             raise
@@ -207,13 +208,13 @@ def prepare_otelcol(go: Go) -> str:
     if version is None:
         raise BuildError(f"{HERE / 'builder.yaml'}: dist.version is missing; it is the builder's version too")
     go.environ["GOBIN"] = str(go.folder)
-    go.run("building the collector's builder", "lines", go.path, "install", f"{BUILDER}@v{version[1]}")
+    go.run("building the collector's builder", "packages", go.path, "install", "-v", f"{BUILDER}@v{version[1]}")
     sources = go.folder / "sources"
     # The only thing of the manifest that is the machine's matter.
     manifest = manifest.replace("dist:\n", f"dist:\n  output_path: {sources}\n", 1)
     (go.folder / "manifest.yaml").write_text(manifest, encoding="utf-8")
     builder = str(go.folder / "builder")
-    go.run("fetching the collector's modules", "lines", builder, "--config=manifest.yaml", "--skip-compilation")
+    go.run("fetching the collector's modules", "", builder, "--config=manifest.yaml", "--skip-compilation")
     go.folder = sources
     return "."
 
