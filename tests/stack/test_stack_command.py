@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import psutil
 import pytest
-from torchserve_server import DIGITS, free_port, wait_for
+from torchserve_server import DIGITS, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +29,17 @@ JAEGER_PORT, COLLECTOR_PORT, TORCHSERVE_PORT = 16686, 4318, 8080
 
 
 def free_offset() -> int:
-    """What to add to every port of a stack, so that nobody has it; the command itself looks at them all."""
+    """What to add to every port of a stack, so that nobody has one of them.
+
+    Below the range from which the system gives ports to others meanwhile (32768 and up).
+    """
+    ports = [int(port) for port in re.findall(r'^    "\w+": (\d+),$', STACK.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert {JAEGER_PORT, COLLECTOR_PORT, TORCHSERVE_PORT} < set(ports)
     while True:
-        offset = free_port() - JAEGER_PORT
-        if offset > 0 and JAEGER_PORT + offset < 65000:
+        offset = random.SystemRandom().randrange(100, 32768 - max(ports))
+        with ExitStack() as cleanup, suppress(OSError):
+            for port in ports:
+                cleanup.enter_context(socket.create_server(("127.0.0.1", port + offset)))
             return offset
 
 
@@ -125,9 +133,11 @@ def test_start_shows_a_trace_and_keeps_running_until_stop(command):
 def test_half_a_stack_can_be_ended(command, signal_number):
     start = subprocess.Popen(command.arguments("start"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert start.stdout is not None
-    for line in start.stdout:
-        if "waiting for torchserve" in line:
-            break
+    said = ""
+    while "waiting for torchserve" not in said:
+        line = start.stdout.readline()
+        said += line
+        assert line, said
     start.send_signal(signal_number)
     start.stdout.close()
     start.wait(timeout=60)
@@ -164,6 +174,6 @@ def test_a_part_that_does_not_start_is_told_with_its_last_lines_and_the_rest_is_
     broken.chmod(0o755)
     started = command.run("start", OTELCOL=str(broken))
     assert started.returncode == 1
-    assert "collector ended with exit status 3" in started.stdout
+    assert "collector ended with exit status 3" in started.stdout, started.stdout
     assert "the reason why" in started.stdout
     assert command.processes() == []
