@@ -131,7 +131,9 @@ def test_start_shows_a_trace_and_keeps_running_until_stop(command):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_half_a_stack_can_be_ended(command, signal_number):
-    start = subprocess.Popen(command.arguments("start"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # A shell's background jobs ignore Ctrl-C, and so would what they start: not what is asked here.
+    arguments = ["env", "--default-signal=INT", *command.arguments("start")]
+    start = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert start.stdout is not None
     said = ""
     while "waiting for torchserve" not in said:
