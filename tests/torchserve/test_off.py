@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from torchserve_server import PHASES, TorchServe, running
+from torchserve_server import PHASES, TorchServe, running, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,10 @@ CHANGING = [
 ]
 
 
+# One reading each time that `wait_for` asks.
+QUIET_READINGS = 20
+
+
 @pytest.fixture(scope="module")
 def off_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
     """The package installed, its switch set to rubbish, which counts as off."""
@@ -51,14 +55,26 @@ def loaded(server: TorchServe) -> TorchServe:
     return server
 
 
+def settled(server: TorchServe) -> TorchServe:
+    """Wait until nothing more is printed: several threads write a request's last lines after its answer."""
+    sizes: list[int] = []
+
+    def is_unchanged() -> bool:
+        sizes.append(server.console_size_bytes())
+        return len(sizes) > QUIET_READINGS and len(set(sizes[-QUIET_READINGS:])) == 1
+
+    wait_for(is_unchanged, "the console is quiet")
+    return server
+
+
 def send_traffic(server: TorchServe) -> Counter[str]:
     """The normalised console lines of ``TRAFFIC``, the last of them included."""
-    since = loaded(server).console_size_bytes()
+    since = settled(loaded(server)).console_size_bytes()
     for instructions in TRAFFIC:
         server.predict("phases", instructions)
     server.wait_for_lines(lambda line: "Backend response time" in line, len(TRAFFIC), "the last request's", since)
     server.wait_for_line(lambda line: "PredictionException: not like this" in line, "the last traceback", since)
-    return normalised(server, server.console_lines(since))
+    return normalised(server, settled(server).console_lines(since))
 
 
 def start_lines(server: TorchServe) -> Counter[str]:
