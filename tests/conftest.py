@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# The tests' own OTLP receiver runs gRPC in this process, which starts servers by fork and exec: gRPC's fork handlers
+# abort such a child now and then ("epoll_wait error: Bad file descriptor"). Set before anything imports grpc.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(autouse=True)

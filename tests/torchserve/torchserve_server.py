@@ -29,7 +29,7 @@ START_SECONDS = 60
 LINE_SECONDS = 15
 
 # Variables that would change what a server under test does, wherever the tests run.
-_FOREIGN_PREFIXES = ("OTEL_", "TS_", "PYTHON", "COVERAGE_", "COV_CORE_", "LOG4J_", "JAVA_TOOL_", "JDK_JAVA_")
+_FOREIGN_PREFIXES = ("OTEL_", "TS_", "GRPC_", "PYTHON", "COVERAGE_", "COV_CORE_", "LOG4J_", "JAVA_TOOL_", "JDK_JAVA_")
 _FOREIGN_NAMES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "log_location", "metrics_location", "temp"}
 _taken_ports: set[int] = set()
 
