@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
 # Python 3.12 the task's name.
-_RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
+RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
 _RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
 
@@ -84,7 +84,7 @@ class Event:
             # The record's own attributes come first in a plain record: only what was added needs a look.
             own = _RECORD_SIZE if type(record) is LogRecord else 0
             for key, value in islice(attributes.items(), own, None):
-                if key not in _RECORD_FIELDS:
+                if key not in RECORD_FIELDS:
                     extra[key] = value
         if record.stack_info:
             extra["stack_info"] = record.stack_info

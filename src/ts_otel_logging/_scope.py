@@ -45,11 +45,6 @@ def current() -> Scope:
     return _current.get() or _process
 
 
-def process() -> Scope:
-    """Return the scope that holds outside requests."""
-    return _process
-
-
 def set_process(model_name: str, model_version: Optional[str], worker_id: Optional[str]) -> None:
     """Let every later line outside a request name the model and the worker.
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Callable, Final
 import structlog
 
 from ts_otel_logging import _names
+from ts_otel_logging._event import RECORD_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-_RECORD_FIELDS: Final = frozenset({*vars(logging.LogRecord("", 0, "", 0, "", (), None)), "message", "asctime"})
 _CALL_ARGUMENTS: Final = ("exc_info", "stack_info", "stackLevel", "stacklevel")
 
 
@@ -29,7 +29,7 @@ def to_log_call(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]
     }
     arguments["msg"] = event_dict.pop(_names.EVENT, "")
     arguments["extra"] = {
-        _names.EXTRA_PREFIX + key if key in _RECORD_FIELDS else key: value for key, value in event_dict.items()
+        _names.EXTRA_PREFIX + key if key in RECORD_FIELDS else key: value for key, value in event_dict.items()
     }
     return arguments
 
