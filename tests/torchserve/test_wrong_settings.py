@@ -28,6 +28,7 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 WARM_UP_REQUESTS = 300
 MEASURED_REQUESTS = 700
+TEXT_BYTES = 20_000
 MOST_GROWTH_BYTES = 3_000_000
 
 
@@ -72,7 +73,9 @@ def test_requests_are_answered_and_logged(server):
 
 
 def test_an_absent_collector_is_told_once_a_signal_and_costs_no_memory(server):
-    log = {"inference": {"log": [{"message": "fills the queue", "extra": {"text": "x" * 500}}]}}
+    # Long enough that the warm-up fills the queue to its bytes, and that a queue without a bound would grow by far more
+    # than an allocator's own ups and downs: by MEASURED_REQUESTS times this.
+    log = {"inference": {"log": [{"message": "fills the queue", "extra": {"text": "x" * TEXT_BYTES}}]}}
     worker = psutil.Process(server.worker_pid("phases"))
     for _ in range(WARM_UP_REQUESTS):
         assert server.predict("phases", log).is_success
