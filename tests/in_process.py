@@ -68,6 +68,8 @@ def load_model(  # noqa: PLR0913 - what the frontend says in a load command
     gpu_id: int | None = None,
     envelope: str | None = None,
     model_config: str | None = None,
+    manifest: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Service:
     """Load a model with TorchServe's own loader.
 
@@ -79,6 +81,8 @@ def load_model(  # noqa: PLR0913 - what the frontend says in a load command
         gpu_id: The device number that the frontend would assign, None for the CPU.
         envelope: The name of one of TorchServe's request envelopes.
         model_config: Text of the archive's ``model-config.yaml``, if it has one.
+        manifest: More about the model, or something else, for the archive's manifest.
+        files: Texts of further files of the archive, by name.
 
     Returns:
         The service, ready for ``predict``. Its ``cl_socket`` is a `FakeFrontend`.
@@ -103,6 +107,9 @@ def load_model(  # noqa: PLR0913 - what the frontend says in a load command
     if model_config is not None:
         (model_dir / "model-config.yaml").write_text(textwrap.dedent(model_config), encoding="utf-8")
         model["configFile"] = "model-config.yaml"
+    model.update(manifest or {})
+    for name, text in (files or {}).items():
+        (model_dir / name).write_text(textwrap.dedent(text), encoding="utf-8")
     (model_dir / "MAR-INF").mkdir()
     (model_dir / "MAR-INF" / "MANIFEST.json").write_text(json.dumps({"model": model}), encoding="utf-8")
     (model_dir / f"{module_name}.py").write_text(source, encoding="utf-8")
@@ -118,7 +125,7 @@ def load_model(  # noqa: PLR0913 - what the frontend says in a load command
     try:
         # As the worker calls it: all eight positional.
         service = model_loader.ModelLoaderFactory.get_model_loader().load(
-            model_name, str(model_dir), f"{module_name}.py", gpu_id, batch_size, envelope, True, metrics
+            model_name, str(model_dir), model["handler"], gpu_id, batch_size, envelope, True, metrics
         )
     finally:
         for entry in search_path:

@@ -38,6 +38,9 @@ class Metrics:
             ).record
 
         self._request = duration(_names.METRIC_REQUEST_DURATION, "From the worker's receipt of a request to its answer")
+        self._first_chunk = duration(
+            _names.METRIC_TIME_TO_FIRST_CHUNK, "From the worker's receipt of a request to the first part of its answer"
+        )
         self._phase = duration(_names.METRIC_PHASE_DURATION, "One phase of a handler, once per batch")
         self._load = duration(_names.METRIC_MODEL_LOAD_DURATION, "One load of a model by a worker")
         self._reported = duration(_names.METRIC_REPORTED_DURATION, "A latency that a log record reported")
@@ -51,6 +54,12 @@ class Metrics:
     def request(self, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context) -> None:
         """Record a request's duration; `context` holds the span that the exemplar names."""
         self._request(seconds, _with_error(model, error_type), context)
+
+    def first_chunk(
+        self, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context
+    ) -> None:
+        """Record how long a request waited for the first part of its streamed answer."""
+        self._first_chunk(seconds, _with_error(model, error_type), context)
 
     def phase(
         self, name: str, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context

@@ -27,7 +27,7 @@ from ts_otel_logging._spans import Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Span, TracerProvider
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 _FIRST_SERVER_ERROR: Final = 500
+_HTTP_OK: Final = 200
 
 _current_call: ContextVar[Optional[Call]] = ContextVar("ts_otel_logging_call", default=None)
 
@@ -53,14 +54,23 @@ class IncomingRequest(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How one request ended: its HTTP status code, and the exception that its handler raised, if one did."""
+    """How one call ended for one request.
 
-    status_code: int
+    Attributes:
+        status_code: The HTTP status code of its answer; None where nothing is answered, as by a rank above 0.
+        error: The exception that its handler raised, if one did.
+        more: None, or for a part of a stream whether TorchServe goes on with the request after it.
+    """
+
+    status_code: Optional[int]
     error: Optional[BaseException] = None
+    more: Optional[bool] = None
 
     @property
     def error_type(self) -> Optional[str]:
         """The ``error.type`` of a failure on the server's side; None for success and for a client's mistake."""
+        if self.status_code is None:
+            return None if self.error is None or is_client_error(self.error) else type_name(self.error)
         if self.status_code < _FIRST_SERVER_ERROR:
             return None
         return str(self.status_code) if self.error is None else type_name(self.error)
@@ -75,12 +85,26 @@ class Model:
         version: Its version, if the archive names one.
         device: ``cpu`` or ``cuda:<index>``.
         worker_id: The worker's port.
+        rank: Which of several processes that run the model together this is, from 0; None for the only one.
+        is_workflow_node: Whether a workflow calls it, and no client.
     """
 
     name: str
     version: Optional[str]
     device: str
     worker_id: Optional[str]
+    rank: Optional[int] = None
+    is_workflow_node: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether this process answers requests, and so counts them: the only one, or rank 0."""
+        return not self.rank
+
+    @property
+    def span_kind(self) -> SpanKind:
+        """The kind of a request's span: SERVER where it is the answer to a client."""
+        return SpanKind.SERVER if self.answers and not self.is_workflow_node else SpanKind.INTERNAL
 
     @property
     def metric_attributes(self) -> dict[str, str]:
@@ -91,11 +115,13 @@ class Model:
         return attributes
 
     @property
-    def span_attributes(self) -> dict[str, str]:
+    def span_attributes(self) -> dict[str, Any]:
         """What every span of the model carries."""
-        attributes = {**self.metric_attributes, _names.ATTR_DEVICE: self.device}
+        attributes: dict[str, Any] = {**self.metric_attributes, _names.ATTR_DEVICE: self.device}
         if self.worker_id is not None:
             attributes[_names.ATTR_WORKER_ID] = self.worker_id
+        if self.rank is not None:
+            attributes[_names.ATTR_WORKER_RANK] = self.rank
         return attributes
 
 
@@ -122,6 +148,20 @@ class Tracing:
         self.tracer = tracer
         self.metrics = metrics
         self.response_headers = response_headers
+        # By request id: those of the running calls, and those that will be in the next call again.
+        self.under_way: dict[str, _Member] = {}
+        self.waiting: dict[str, _Member] = {}
+
+    def part_sent(self, request_ids: Iterable[str]) -> None:
+        """Count one part of a streamed answer.
+
+        Args:
+            request_ids: The requests that got one each.
+        """
+        for request_id in request_ids:
+            member = self.under_way.get(request_id)
+            if member is not None:
+                member.part_sent()
 
     def load(self, model: Model) -> AbstractContextManager[None]:
         """Wrap the load of a model in its span; what the block raises is recorded and raised on."""
@@ -141,16 +181,31 @@ class Call:
         tracing: Makes the spans.
         model: The model.
         requests: The batch's requests, at least one.
+        resumable: Whether a request whose answer says that there is more comes again in the next call. Then that call
+            has every such request, but for those whose client has left.
     """
 
-    def __init__(self, tracing: Tracing, model: Model, requests: Sequence[IncomingRequest]) -> None:
+    def __init__(
+        self, tracing: Tracing, model: Model, requests: Sequence[IncomingRequest], *, resumable: bool = True
+    ) -> None:
         self._model = model
+        self._resumable = resumable
         self.tracing = tracing
+        self.metrics = tracing.metrics if model.answers else None
         self.phases: list[tuple[str, float]] = []
         self.error: Optional[BaseException] = None
         self.handler_window: Optional[tuple[int, int]] = None
+        self.handler_context: Any = None
         attributes = {**model.span_attributes, _names.ATTR_BATCH_SIZE: len(requests)}
-        self._members = [_Member(tracing, model, request, attributes) for request in requests]
+        waiting = tracing.waiting
+        self._members = [
+            waiting.pop(request.request_id)
+            if request.request_id in waiting
+            else _Member(tracing, model, request, attributes)
+            for request in requests
+        ]
+        if resumable and waiting:
+            self._end_left()
         if len(requests) == 1:
             member = self._members[0]
             self._batch_span: Optional[Span] = None
@@ -163,13 +218,18 @@ class Call:
                 [trace_fields(member.span.get_span_context())[_names.TRACE_ID] for member in self._members],
                 tuple(member.scope for member in self._members),
             )
-        self._started = time.perf_counter()
+        tracing.under_way.update((member.request_id, member) for member in self._members)
         self._bound = get_contextvars()
         self._tokens: Optional[tuple[Any, Any, Any]] = (
             otel_context.attach(self.context),
             _scope.enter(self._scope),
             _current_call.set(self),
         )
+
+    @property
+    def answers(self) -> bool:
+        """Whether this process answers the call's requests."""
+        return self._model.answers
 
     def _start_batch(self, attributes: Mapping[str, Any]) -> Span:
         # A root of its own: its members belong to as many traces. The links are there from the start, so that a
@@ -191,6 +251,15 @@ class Call:
             member.span.add_link(span.get_span_context())
         return span
 
+    @shielded("end of a stream")
+    def _end_left(self) -> None:
+        # TorchServe's frontend sends every request that is not done in each call: these are not coming back.
+        waiting = self.tracing.waiting
+        while waiting:
+            _, member = waiting.popitem()
+            member.span.set_attribute(_names.ATTR_STREAM_CLIENT_LEFT, True)  # noqa: FBT003 - an attribute's value
+            member.end(self._model, self.metrics, Outcome(_HTTP_OK), member.paused_at)
+
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Wrap one phase of the handler in its span; what the block raises is recorded and raised on.
 
@@ -202,9 +271,8 @@ class Call:
 
     def _phase_ended(self, name: str, ended: Ended) -> None:
         self.phases.append((name, ended.seconds))
-        metrics = self.tracing.metrics
-        if metrics is not None:
-            metrics.phase(name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context)
+        if self.metrics is not None:
+            self.metrics.phase(name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context)
 
     def response_headers(self, index: int) -> dict[str, str]:
         """Return what the user asked to have on a request's answer.
@@ -228,19 +296,20 @@ class Call:
         Args:
             outcomes: How each request ended, in the batch's order.
         """
-        seconds = time.perf_counter() - self._started
         shielded("handle span")(self._add_missing_phase)()
-        spans, metrics, model = self.tracing.spans, self.tracing.metrics, self._model.metric_attributes
-        if metrics is not None:
-            metrics.batch(len(self._members), model)
+        if self.metrics is not None:
+            self.metrics.batch(len(self._members), self._model.metric_attributes)
         for member, outcome in zip(self._members, outcomes):
-            member.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
-            spans.end(member.span, outcome.error_type, outcome.error)
-            if metrics is not None:
-                metrics.request(seconds, model, outcome.error_type, member.context)
+            if outcome.more is not None:
+                member.part_sent()
+            if outcome.more and self._resumable:
+                member.pause()
+                self.tracing.waiting[member.request_id] = member
+            else:
+                member.end(self._model, self.metrics, outcome)
         if self._batch_span is not None:
             failures = [outcome.error_type for outcome in outcomes if outcome.error_type is not None]
-            spans.end(self._batch_span, failures[0] if failures else None)
+            self.tracing.spans.end(self._batch_span, failures[0] if failures else None)
 
     def leave(self) -> None:
         """Restore what was current before the call, also structlog's context. A second time does nothing."""
@@ -248,6 +317,8 @@ class Call:
             return
         context_token, scope_token, call_token = self._tokens
         self._tokens = None
+        for member in self._members:
+            self.tracing.under_way.pop(member.request_id, None)
         _current_call.reset(call_token)
         _scope.leave(scope_token)
         otel_context.detach(context_token)
@@ -271,19 +342,63 @@ class Call:
 
 
 class _Member:
-    """One request of a call: its span in its caller's trace."""
+    """One request of a call, or of several one after the other: its span in its caller's trace."""
 
     def __init__(self, tracing: Tracing, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]) -> None:
+        self._spans = tracing.spans
+        self._started = time.perf_counter()
+        self._parts = 0
+        self._first_part_seconds: Optional[float] = None
+        self.paused_at: Optional[_Moment] = None
         self.request_id = request.request_id
         parent = propagate.extract(request.headers, otel_context.Context(), _HEADERS)
         self.span = tracing.spans.start(
             f"{_names.SPAN_PREDICT} {model.name}",
             parent,
-            kind=SpanKind.SERVER,
+            kind=model.span_kind,
             attributes={**attributes, _names.ATTR_REQUEST_ID: request.request_id},
         )
         self.context = trace.set_span_in_context(self.span, parent)
         self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"))
+
+    def part_sent(self) -> None:
+        """Count one part of its answer."""
+        self._parts += 1
+        if self._first_part_seconds is None:
+            self._first_part_seconds = time.perf_counter() - self._started
+
+    def pause(self) -> None:
+        """Remember when its last call was over."""
+        self.paused_at = _Moment(time.perf_counter(), time.time_ns())
+
+    def end(self, model: Model, metrics: Optional[Metrics], outcome: Outcome, moment: Optional[_Moment] = None) -> None:
+        """End its span and record its measurements.
+
+        Args:
+            model: The model.
+            metrics: Our instruments, or None when it is not measured.
+            outcome: How it ended.
+            moment: When; now, if absent.
+        """
+        seconds = (time.perf_counter() if moment is None else moment.perf_seconds) - self._started
+        if outcome.status_code is not None:
+            self.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
+        if self._first_part_seconds is not None:
+            self.span.set_attribute(_names.ATTR_STREAM_CHUNK_COUNT, self._parts)
+            self.span.set_attribute(_names.ATTR_STREAM_TIME_TO_FIRST_CHUNK, self._first_part_seconds)
+        error_type = outcome.error_type
+        self._spans.end(self.span, error_type, outcome.error, None if moment is None else moment.epoch_nanos)
+        if metrics is not None:
+            metrics.request(seconds, model.metric_attributes, error_type, self.context)
+            if self._first_part_seconds is not None:
+                metrics.first_chunk(self._first_part_seconds, model.metric_attributes, error_type, self.context)
+
+
+class _Moment(NamedTuple):
+    """One moment on both clocks."""
+
+    perf_seconds: float
+    epoch_nanos: int
 
 
 class _HeaderGetter(Getter[Mapping[str, str]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 import textwrap
@@ -17,6 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from in_process import load_model, make_request, predict
 from ts_otel_logging import _diagnostics, request_scope, span
+from ts_otel_logging._torchserve._seams import SEAMS
 
 if TYPE_CHECKING:
     from in_memory_worker import Worker
@@ -397,14 +399,14 @@ class TestUsersSpans:
 
 class TestUndo:
     def test_everything_is_put_back(self, worker: Worker) -> None:
-        import ts.model_loader
-        import ts.service
-
-        places = [(ts.model_loader.TsModelLoader, "load"), (ts.model_loader.TsModelLoader, "_get_class_entry_point"),
-                  (ts.service.Service, "predict")]  # fmt: skip
+        places = []
+        for seam in SEAMS:
+            *modules, owner, name = seam.split(".")
+            module = importlib.import_module(".".join(modules if owner[0].isupper() else [*modules, owner]))
+            places.append((getattr(module, owner) if owner[0].isupper() else module, name))
         before = [vars(owner)[name] for owner, name in places]
         with worker.patched():
-            assert [vars(owner)[name] for owner, name in places] != before
+            assert not [place for place, value in zip(places, before) if vars(place[0])[place[1]] is value]
         assert [vars(owner)[name] for owner, name in places] == before
 
 

@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Callable, Final, Optional
 
 from ts_otel_logging._torchserve._patches import Patches
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ts_otel_logging._tracing import Tracing
 
 SEAMS: Final = {
     "ts.model_loader.TsModelLoader.load": "the load span; the process's model name; wraps the service's entry point",
     "ts.model_loader.TsModelLoader._get_class_entry_point": "phase spans of handler classes, before they are made",
+    "ts.model_loader.TsModelLoader._get_function_entry_point": "the phase span of a handler that is a function",
     "ts.service.Service.predict": "the predict spans, the requests' fields on lines",
+    "ts.async_service.predict": "the same where TorchServe's communication is asynchronous",
+    "ts.handler_utils.utils.send_intermediate_predict_response": "counts the parts of a streamed answer",
+    "ts.protocol.otf_message_handler.send_intermediate_predict_response": "its older name",
+    "ts.handler_utils.micro_batching.MicroBatching.handle": "what its threads run belongs to the request",
+    "ts.handler_utils.micro_batching.execute_call": "the same, in its threads",
 }
 """What is patched in a worker, and for what; the doctor shows it."""
 
 
-def patch_worker(tracing: Tracing, worker_id: Optional[str], on_model_loaded: Callable[[], None]) -> Patches:
-    """Patch the worker's classes.
+def patch_worker(
+    tracing: Tracing,
+    worker_id: Optional[str],
+    on_model_loaded: Callable[[], None],
+    environ: Mapping[str, str] = os.environ,
+) -> Patches:
+    """Patch the worker's classes and functions.
 
     Args:
         tracing: Makes the spans.
         worker_id: The worker's port, for spans and lines.
         on_model_loaded: Called after each successful load, on the worker's thread.
+        environ: The worker's environment, as TorchServe or torchrun made it.
 
     Returns:
         What puts everything back.
     """
     # Not `import ts.model_loader`: it is just being imported, and is no attribute of its package yet.
-    from ts import model_loader, service
+    from ts import async_service, model_loader, service
+    from ts.handler_utils import micro_batching, utils
+    from ts.protocol import otf_message_handler
 
-    from ts_otel_logging._torchserve._service import wrap_class_entry_point, wrap_load, wrap_predict
+    from ts_otel_logging._torchserve import _micro_batching, _service, _streaming
 
-    loader = model_loader.TsModelLoader
+    loader, batching = model_loader.TsModelLoader, micro_batching.MicroBatching
+    process = _service.Process(worker_id, rank_of(environ))
+    predictions = _service.Predictions(tracing, process)
     patches = Patches()
     try:
-        patches.set(loader, "load", wrap_load(loader.load, tracing, worker_id, on_model_loaded))
-        patches.set(loader, "_get_class_entry_point", wrap_class_entry_point(vars(loader)["_get_class_entry_point"]))
-        patches.set(service.Service, "predict", wrap_predict(service.Service.predict, tracing, worker_id))
+        patches.set(loader, "load", _service.wrap_load(loader.load, tracing, process, on_model_loaded))
+        for name, wrap in (
+            ("_get_class_entry_point", _service.wrap_class_entry_point),
+            ("_get_function_entry_point", _service.wrap_function_entry_point),
+        ):
+            patches.set(loader, name, wrap(vars(loader)[name]))
+        patches.set(service.Service, "predict", predictions.wrap(service.Service.predict))
+        patches.set(async_service, "predict", predictions.wrap_async(async_service.predict))
+        for module in (utils, otf_message_handler):
+            name = "send_intermediate_predict_response"
+            patches.set(module, name, _streaming.wrap_send(getattr(module, name), tracing))
+        patches.set(batching, "handle", _micro_batching.wrap_handle(batching.handle))
+        patches.set(micro_batching, "execute_call", _micro_batching.wrap_execute_call(micro_batching.execute_call))
     except BaseException:
         patches.undo()
         raise
     return patches
+
+
+def rank_of(environ: Mapping[str, str]) -> Optional[int]:
+    """Return a process's rank where several run one model, as torchrun numbers them; None for the only one.
+
+    Args:
+        environ: Its environment: https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables.
+    """
+    try:
+        return int(environ["RANK"]) if int(environ["WORLD_SIZE"]) > 1 else None
+    except (KeyError, ValueError):
+        return None

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import struct
 import time
 import weakref
-from typing import Any, Callable, Final, Optional
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 
 from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
 from ts_otel_logging._tracing import Call, IncomingRequest, Model, Outcome, Tracing, current_call
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
 _HTTP_OK: Final = 200
+# frontend/server/…/util/messages/RequestInput.java: the header by which an answer says that there is more.
+_STREAM_NEXT: Final = "ts_stream_next"
+
+
+class Process(NamedTuple):
+    """Which of TorchServe's workers this process is.
+
+    Attributes:
+        worker_id: Its port, if it is one of TorchServe's own.
+        rank: Its rank, where several processes run the model together.
+    """
+
+    worker_id: Optional[str] = None
+    rank: Optional[int] = None
 
 
 # Beside the service, not on it: the service and its context are copied and compared by TorchServe.
@@ -23,15 +42,13 @@ _models: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
 
 
 def wrap_load(
-    load: Callable[..., Any], tracing: Tracing, worker_id: Optional[str], on_model_loaded: Callable[[], None]
+    load: Callable[..., Any], tracing: Tracing, process: Process, on_model_loaded: Callable[[], None]
 ) -> Callable[..., Any]:
     """Return a `TsModelLoader.load` that is a span and prepares the service that it returns."""
 
     @shielded("model load")
     def describe(model_name: str, model_dir: str, gpu_id: Optional[int]) -> Model:
-        model = Model(model_name, _model_version(_manifest(model_dir)), _device(gpu_id), worker_id)
-        _scope.set_process(model.name, model.version, worker_id)
-        return model
+        return _describe(process, model_name, _manifest(model_dir), gpu_id)
 
     @shielded("model loaded")
     def prepare(service: Any, model: Model) -> None:
@@ -79,49 +96,93 @@ def wrap_class_entry_point(get_entry_point: Callable[..., Any]) -> Callable[...,
     return get_wrapped_entry_point
 
 
-def wrap_predict(predict: Callable[..., Any], tracing: Tracing, worker_id: Optional[str]) -> Callable[..., Any]:
-    """Return a `Service.predict` that is a span for every request of its batch."""
+def wrap_function_entry_point(get_entry_point: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `TsModelLoader._get_function_entry_point` whose function is one phase by itself."""
+
+    @functools.wraps(get_entry_point)
+    def get_wrapped_entry_point(self: Any, module: Any, function_name: str) -> Any:
+        entry_point, initialize = get_entry_point(self, module, function_name)
+        return _as_phase(entry_point), initialize
+
+    return get_wrapped_entry_point
+
+
+class Predictions:
+    """Makes spans of what a worker's service does for requests.
+
+    Args:
+        tracing: Makes the spans.
+        process: Which worker this is.
+    """
+
+    def __init__(self, tracing: Tracing, process: Process) -> None:
+        self._tracing = tracing
+        self._process = process
 
     @shielded("begin of predict span")
-    def begin(service: Any, batch: Any) -> Optional[Call]:
+    def _begin(self, service: Any, batch: Any, *, resumable: bool) -> Optional[Call]:
         if not batch:
             return None
-        model = _models.get(service) or adopt(service)
-        return Call(tracing, model, [_incoming(request) for request in batch])
+        model = _models.get(service) or self._adopt(service)
+        return Call(self._tracing, model, [_incoming(request) for request in batch], resumable=resumable)
 
-    def adopt(service: Any) -> Model:
+    def _adopt(self, service: Any) -> Model:
         # Its load was under way before we came: the handler's own module switched us on.
         context = service.context
-        device = _device(context.system_properties["gpu_id"])
-        model = Model(context.model_name, _model_version(context.manifest), device, worker_id)
-        _scope.set_process(model.name, model.version, worker_id)
+        model = _describe(self._process, context.model_name, context.manifest, context.system_properties["gpu_id"])
         _observe(service, model)
         return model
 
+    @staticmethod
     @shielded("end of predict span")
-    def end(call: Call, service: Any, count: int, reply: Any) -> None:
+    def _end(call: Call, service: Any, count: int, reply: Any) -> None:
         try:
-            call.end(_outcomes(service.context, count, reply, call.error))
+            call.end(_outcomes(call.handler_context or service.context, count, reply, call))
         finally:
             # Whatever fails: the next request must not be taken for this one.
             call.leave()
 
-    @functools.wraps(predict)
-    def predict_with_spans(self: Any, batch: Any) -> Any:
-        call = begin(self, batch)
-        if call is None:
-            return predict(self, batch)
-        reply = None
-        try:
-            reply = predict(self, batch)
-        except BaseException as error:
-            call.error = error
-            raise
-        finally:
-            end(call, self, len(batch), reply)
-        return reply
+    def wrap(self, predict: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a `Service.predict` that is a span for every request of its batch."""
 
-    return predict_with_spans
+        @functools.wraps(predict)
+        def predict_with_spans(service: Any, batch: Any) -> Any:
+            call = self._begin(service, batch, resumable=True)
+            if call is None:
+                return predict(service, batch)
+            reply = None
+            try:
+                reply = predict(service, batch)
+            except BaseException as error:
+                call.error = error
+                raise
+            finally:
+                self._end(call, service, len(batch), reply)
+            return reply
+
+        return predict_with_spans
+
+    def wrap_async(self, predict: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        """Do the same for `ts.async_service.predict`, of which several run at a time, each in a task of its own."""
+
+        @functools.wraps(predict)
+        async def predict_with_spans(service: Any, batch: Any) -> Any:
+            """Predict, and make spans of it."""
+            # frontend/server/…/wlm/AsyncBatchAggregator.java never sends a request twice.
+            call = self._begin(service, batch, resumable=False)
+            if call is None:
+                return await predict(service, batch)
+            reply = None
+            try:
+                reply = await predict(service, batch)
+            except BaseException as error:
+                call.error = error
+                raise
+            finally:
+                self._end(call, service, len(batch), reply)
+            return reply
+
+        return predict_with_spans
 
 
 def _observe(service: Any, model: Model) -> None:
@@ -129,16 +190,23 @@ def _observe(service: Any, model: Model) -> None:
     service._entry_point = _wrap_entry_point(service._entry_point)  # noqa: SLF001 - Service has no other way
 
 
-def _wrap_entry_point(entry_point: Callable[..., Any]) -> Callable[..., Any]:
+def _as_phase(entry_point: Callable[..., Any]) -> Callable[..., Any]:
     # A module-level function has no class whose methods are the phases: it is one phase by itself. A bound method is
-    # a handler's or an envelope's `handle`.
-    run = entry_point if hasattr(entry_point, "__self__") else wrap_function("handle", entry_point)
+    # a handler's or an envelope's `handle`, and an object is a handler's MicroBatching.
+    return wrap_function("handle", entry_point) if isinstance(entry_point, FunctionType) else entry_point
 
-    @functools.wraps(entry_point)
+
+def _wrap_entry_point(entry_point: Callable[..., Any]) -> Callable[..., Any]:
+    run = _as_phase(entry_point)
+
+    # Without its attributes: an object's are its own.
+    @functools.wraps(entry_point, updated=())
     def observed_entry_point(data: Any, context: Any) -> Any:
         call = current_call()
         if call is None:
             return entry_point(data, context)
+        # The asynchronous service hands a copy to each call.
+        call.handler_context = context
         started = time.time_ns()
         try:
             result = run(data, context)
@@ -147,10 +215,25 @@ def _wrap_entry_point(entry_point: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             call.handler_window = (started, time.time_ns())
+        if inspect.isawaitable(result):
+            return _observed(call, result, data, context)
         _add_response_headers(call, data, context)
         return result
 
     return observed_entry_point
+
+
+async def _observed(call: Call, result: Awaitable[Any], data: Any, context: Any) -> Any:
+    started = time.time_ns()
+    try:
+        awaited = await result
+    except BaseException as error:
+        call.error = error
+        raise
+    finally:
+        call.handler_window = (started, time.time_ns())
+    _add_response_headers(call, data, context)
+    return awaited
 
 
 @shielded("response headers")
@@ -175,16 +258,41 @@ def _incoming(request: dict[str, Any]) -> IncomingRequest:
     return IncomingRequest(request["requestId"].decode("utf-8", "replace"), headers)
 
 
-def _outcomes(context: Any, count: int, reply: Any, error: Optional[BaseException]) -> list[Outcome]:
+def _outcomes(context: Any, count: int, reply: Any, call: Call) -> list[Outcome]:
     # ts/protocol/otf_message_handler.py, create_predict_response: the reply starts with the batch's status code. Only
     # a successful batch has a code for each request.
+    error = call.error
     code = struct.unpack_from("!i", reply)[0] if reply else None
     if code is None:
         # Nothing was answered: predict raised, or this is a rank above 0, which never answers.
-        return [Outcome(_HTTP_OK if error is None else 500, error)] * count
+        return [Outcome(500 if call.answers and error is not None else None, error)] * count
     if code != _HTTP_OK:
         return [Outcome(code, error)] * count
-    return [Outcome(context.get_response_status(index)[0] or _HTTP_OK, error) for index in range(count)]
+    return [
+        Outcome(
+            context.get_response_status(index)[0] or _HTTP_OK,
+            error,
+            _STREAM_NEXTS.get(context.get_response_headers(index).get(_STREAM_NEXT)),
+        )
+        for index in range(count)
+    ]
+
+
+_STREAM_NEXTS: Final = {"true": True, "false": False}
+
+
+def _describe(process: Process, name: str, manifest: Any, gpu_id: Optional[int]) -> Model:
+    model = Model(
+        name,
+        _model_version(manifest),
+        _device(gpu_id),
+        process.worker_id,
+        process.rank,
+        # frontend/server/…/ensemble/WorkFlow.java: <workflow>__<node>, whatever its archive calls the model.
+        is_workflow_node="__" in name and _model_name(manifest) != name,
+    )
+    _scope.set_process(model.name, model.version, model.worker_id)
+    return model
 
 
 def _manifest(model_dir: str) -> Any:
@@ -193,6 +301,13 @@ def _manifest(model_dir: str) -> Any:
         with open(os.path.join(model_dir, "MAR-INF", "MANIFEST.json"), encoding="utf-8") as manifest:
             return json.load(manifest)
     except (OSError, ValueError):
+        return None
+
+
+def _model_name(manifest: Any) -> Optional[str]:
+    try:
+        return str(manifest["model"]["modelName"])
+    except (KeyError, TypeError):
         return None
 
 
