@@ -106,6 +106,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     response_headers: Union[Iterable[str], str, None] = None,
     max_record_bytes: Optional[int] = None,
     queue_bytes: Optional[int] = None,
+    redact: Union[Iterable[str], str, None] = None,
     latency_fields: Union[Iterable[str], str, None] = None,
     file_dir: Optional[str] = None,
 ) -> None:
@@ -124,6 +125,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         response_headers: Headers to put on answers; for TorchServe's workers.
         max_record_bytes: The longest line.
         queue_bytes: What may wait for the collector, in bytes.
+        redact: What is masked besides the built-in lists: names of keys, regular expressions in slashes, ``email``,
+            ``card``.
         latency_fields: Names of ``extra`` fields that are latencies in seconds.
         file_dir: The folder of the ``otlp_json_file`` exporter.
 
@@ -209,6 +212,7 @@ class _Activation:
         providers: Optional[Providers] = None,
     ) -> None:
         from ts_otel_logging import _sdk
+        from ts_otel_logging._redaction import Redaction
 
         self._settings = settings
         self._worker_id = worker_id
@@ -219,6 +223,7 @@ class _Activation:
         # What is told while the parts are built has no handler to go to yet.
         self._early_reports: Optional[list[tuple[str, dict[str, Any]]]] = []
         existing = _globals.existing_providers()
+        self.redaction = Redaction(settings["REDACT"])
         self.providers = providers or _sdk.build_providers(
             # No second exporter beside a provider that the application, or the Operator, has set up.
             {**settings.environ, **{f"OTEL_{signal.upper()}_EXPORTER": "none" for signal in existing}},
@@ -228,6 +233,7 @@ class _Activation:
             worker_name=worker_id,
             report=self._report,
         )
+        self.providers.set_redaction(self.redaction)
         try:
             self._build(existing, processors)
         except BaseException:
@@ -258,6 +264,7 @@ class _Activation:
             logger_provider=None if _globals.has_stock_log_handler() else self.logger_provider,
             max_record_bytes=settings["MAX_RECORD_BYTES"],
         )
+        self.handler.set_redaction(self.redaction)
         self.handler.set_thresholds(settings["LEVEL"], settings["LEVELS"])
         fields = settings["LATENCY_FIELDS"]
         if fields and (self.tracer_provider is not None or self.metrics is not None):

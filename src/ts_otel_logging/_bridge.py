@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 
 from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
-from ts_otel_logging._event import Event
+from ts_otel_logging._event import RECORD_FIELDS, Event
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
+from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._shapes import SHAPES, Shape
 from ts_otel_logging._values import encode_plain, encode_string, plain
 
@@ -43,9 +44,11 @@ class BridgeHandler(logging.Handler):
         sinks: Further `logging` handlers, which get the record with its processed message and fields.
         max_record_bytes: The longest line, its newline included; a longer one is cut to valid JSON and marked with
             ``truncated``.
+        redact: What is masked in every output, besides the built-in lists: names of keys, regular expressions in
+            slashes, ``email``, ``card``.
 
     Raises:
-        ValueError: The renderer is a name that is no shape.
+        ValueError: The renderer is a name that is no shape, or an item of `redact` cannot be used.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - the contract's signature
@@ -56,6 +59,7 @@ class BridgeHandler(logging.Handler):
         logger_provider: Optional[LoggerProvider] = None,
         sinks: Iterable[logging.Handler] = (),
         max_record_bytes: int = 16_000,
+        redact: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self._writer = LineWriter(stream)
@@ -65,7 +69,7 @@ class BridgeHandler(logging.Handler):
 
             outputs.append(OtlpLogOutput(logger_provider))
         outputs.extend(_SinkOutput(sink) for sink in sinks)
-        self.pipeline = Pipeline(tuple(processors), tuple(outputs))
+        self.pipeline = Pipeline(tuple(processors), tuple(outputs), Redaction(redact))
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
         """Says which records are not events but lines of somebody's protocol, written as they are."""
         self._others: tuple[logging.StreamHandler[Any], ...] = ()
@@ -75,7 +79,12 @@ class BridgeHandler(logging.Handler):
 
     def add_output(self, output: Output) -> None:
         """Hand every event to one more output, after the others."""
-        self.pipeline = Pipeline(self.pipeline.processors, (*self.pipeline.outputs, output))
+        pipeline = self.pipeline
+        self.pipeline = Pipeline(pipeline.processors, (*pipeline.outputs, output), pipeline.redaction)
+
+    def set_redaction(self, redaction: Redaction) -> None:
+        """Mask in every later event what this says."""
+        self.pipeline = Pipeline(self.pipeline.processors, self.pipeline.outputs, redaction)
 
     def createLock(self) -> None:  # noqa: N802 - the base class's name
         """Go without the base class's lock: the line writer has the one lock that is needed."""
@@ -120,8 +129,14 @@ class BridgeHandler(logging.Handler):
             _names.TIMESTAMP: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             _names.LEVEL: str(record.levelname).lower(),
             _names.LOGGER: record.name,
-            _names.EVENT: plain(record.msg),
+            _names.EVENT: MASK,
         }
+        try:
+            redaction = self.pipeline.redaction
+            message = plain(record.msg)
+            fields[_names.EVENT] = message if redaction is None else redaction.value(message)
+        except Exception as failure:  # noqa: BLE001 - what could not be looked through must not leave
+            swallowed("redaction", failure)
         try:
             self._writer.write(encode_plain(fields) + "\n")
         except Exception as failure:  # noqa: BLE001 - the reader is gone; nothing is left to write to
@@ -206,8 +221,17 @@ class _SinkOutput:
 
     def __call__(self, event: Event) -> None:
         if event.record.levelno >= self._sink.level:
-            record = logging.makeLogRecord({**vars(event.record), **event.extra, "msg": event.message, "args": None})
-            self._sink.handle(record)
+            record = {key: value for key, value in vars(event.record).items() if key in RECORD_FIELDS}
+            fields = {**record, "stack_info": None, **event.extra, "msg": event.message, "message": event.message}
+            fields["args"] = None
+            if event.exception is not None:
+                # The text as it was masked: a formatter takes it as it is, and would make its own of the exception.
+                fields.update(exc_info=None, exc_text=_stacktrace(event.exception))
+            self._sink.handle(logging.makeLogRecord(fields))
+
+
+def _stacktrace(exception: Any) -> str:
+    return str(exception.get("stacktrace", "") if isinstance(exception, dict) else exception)
 
 
 class _RendererShape:

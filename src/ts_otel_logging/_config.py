@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 from urllib.parse import urlsplit
 
+from ts_otel_logging._redaction import ITEM_ACCEPTED, check_item, split_items
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -34,6 +36,20 @@ class Problem(NamedTuple):
     variable: str
     value: str
     accepted: str
+
+
+class WrongItemsError(ValueError):
+    """Some items of a list cannot be used; the others hold.
+
+    Args:
+        value: What holds.
+        items: Each item that cannot be used, with what is accepted in its place.
+    """
+
+    def __init__(self, value: Any, items: Mapping[str, str]) -> None:
+        super().__init__(", ".join(items))
+        self.value = value
+        self.items = items
 
 
 class Setting(NamedTuple):
@@ -88,6 +104,15 @@ def _subset_of(*names: str) -> Callable[[str], tuple[str, ...]]:
 
 def _names_in(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _redact_items(text: str) -> tuple[str, ...]:
+    items = split_items(text)
+    wrong = {item: problem for item in items for problem in [check_item(item)] if problem is not None}
+    usable = tuple(item for item in items if item not in wrong)
+    if wrong:
+        raise WrongItemsError(usable, wrong)
+    return usable
 
 
 def _integer(least: int) -> Callable[[str], int]:
@@ -197,6 +222,7 @@ OUR_SETTINGS: Final = (
     ),
     Setting(f"{PREFIX}MAX_RECORD_BYTES", _integer(512), "a whole number of bytes from 512", default=16_000),
     Setting(f"{PREFIX}QUEUE_BYTES", _integer(65_536), "a whole number of bytes from 65536", default=4_194_304),
+    Setting(f"{PREFIX}REDACT", _redact_items, f"a comma-separated list, each {ITEM_ACCEPTED}", default=()),
     Setting(
         f"{PREFIX}LATENCY_FIELDS",
         _names_in,
@@ -207,7 +233,7 @@ OUR_SETTINGS: Final = (
 )
 
 NOT_YET: Final = frozenset(
-    PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS", "REDACT")
+    PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS")
 )
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
@@ -347,15 +373,14 @@ def load(environ: Mapping[str, str]) -> Settings:
         # An empty value is an unset one (OpenTelemetry specification, "Parsing empty value").
         if not text.strip():
             return setting.default
-        try:
-            value = setting.parse(text)
-        except (ValueError, OSError):
-            problems.append(Problem(setting.variable, text, setting.accepted))
+        value, wrong = _parsed(setting, text)
+        problems.extend(wrong)
+        if wrong:
             usable.pop(setting.variable, None)
-            return setting.default
-        origins[setting.variable] = "environment"
-        if isinstance(value, str):
+        elif isinstance(value, str):
             usable[setting.variable] = value
+        if value is not setting.default or not wrong:
+            origins[setting.variable] = "environment"
         return value
 
     for setting in OUR_SETTINGS:
@@ -365,7 +390,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     problems.extend(_endpoints_without_scheme(usable))
     if usable.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         check(_SAMPLER_ARG)
+    for problem in _unknown(environ):
+        problems.append(problem)
+        usable.pop(problem.variable)
+    return Settings(values, usable, tuple(problems), origins)
+
+
+def _unknown(environ: Mapping[str, str]) -> list[Problem]:
     known = {setting.variable for setting in OUR_SETTINGS}
+    problems = []
     for variable in sorted(environ):
         if variable.startswith(PREFIX) and variable not in known and environ[variable].strip():
             accepted = (
@@ -374,8 +407,17 @@ def load(environ: Mapping[str, str]) -> Settings:
                 else f"no such setting; there are {', '.join(sorted(known))}"
             )
             problems.append(Problem(variable, environ[variable], accepted))
-            usable.pop(variable)
-    return Settings(values, usable, tuple(problems), origins)
+    return problems
+
+
+def _parsed(setting: Setting, text: str) -> tuple[Any, list[Problem]]:
+    """Return the value that holds, and what is wrong with the text."""
+    try:
+        return setting.parse(text), []
+    except WrongItemsError as error:
+        return error.value, [Problem(setting.variable, item, accepted) for item, accepted in error.items.items()]
+    except (ValueError, OSError):
+        return setting.default, [Problem(setting.variable, text, setting.accepted)]
 
 
 def _endpoints_without_scheme(usable: dict[str, str]) -> list[Problem]:

@@ -19,6 +19,10 @@ _NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.")
 _MAX_LOGGERS: Final = 1_024
 
 
+class EventLogRecord(LogRecord):
+    """A log record made of an event: its secrets are masked already."""
+
+
 class OtlpLogOutput:
     """Emits each event as a log record: time, severity and ids are the record's own, whatever processors did.
 
@@ -46,7 +50,7 @@ class OtlpLogOutput:
             severity = self._severities[level] = severity_of(level)
         time_nanos = event.time_micros * 1_000
         logger.emit(
-            LogRecord(
+            EventLogRecord(
                 timestamp=time_nanos,
                 observed_timestamp=time_nanos,
                 severity_text=event.record.levelname,

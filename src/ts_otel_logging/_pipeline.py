@@ -1,17 +1,23 @@
-"""The order of work on an event: the user's processors, then the outputs. Immutable, swapped whole."""
+"""The order of work on an event: the user's processors, redaction, the outputs. Immutable, swapped whole."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 import structlog
 
+from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
+from ts_otel_logging._redaction import MASK, Redaction
+from ts_otel_logging._values import plain
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
     from ts_otel_logging._event import Event
+
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_NEVER_SECRET: Final = _names.LINE_FIELDS - {_names.EVENT, _names.EXCEPTION}
 
 Output = Callable[["Event"], None]
 """Takes an event that is ready; must not change it, and must not block on network or disk."""
@@ -25,18 +31,27 @@ class Pipeline:
             change it, or drop it by raising `structlog.DropEvent`. One that raises anything else or returns no dict
             costs its own effect, not the event.
         outputs: Called in their order with every event that was not dropped.
+        redaction: Masks secrets after the processors, before the outputs; None leaves everything as it is.
     """
 
-    __slots__ = ("outputs", "processors")
+    __slots__ = ("outputs", "processors", "redaction")
 
-    def __init__(self, processors: tuple[Processor, ...], outputs: tuple[Output, ...]) -> None:
+    def __init__(
+        self,
+        processors: tuple[Processor, ...],
+        outputs: tuple[Output, ...],
+        redaction: Optional[Redaction] = None,
+    ) -> None:
         self.processors = processors
         self.outputs = outputs
+        self.redaction = redaction
 
     def __call__(self, event: Event) -> None:
         """Process an event and hand it to every output."""
         if self.processors and not self._process(event):
             return
+        if self.redaction is not None:
+            _redact(event, self.redaction)
         for output in self.outputs:
             try:
                 output(event)
@@ -60,6 +75,46 @@ class Pipeline:
                 swallowed(f"processor {_name(processor)}", TypeError(f"returned {type(result).__name__}, not a dict"))
         event.replace(fields)
         return True
+
+
+def _redact(event: Event, redaction: Redaction) -> None:
+    try:
+        if event.message not in redaction.clean:
+            event.message = redaction.text(event.message)
+        if event.exception is not None:
+            event.exception = _redacted(event.exception, redaction)
+        if event.fields is None:
+            _redact_fields(event.extra, redaction)
+        else:
+            fields = dict(event.fields)
+            _redact_fields(fields, redaction)
+            event.replace(fields)
+    except Exception as error:  # noqa: BLE001 - whatever it was, what could not be looked through must not leave
+        event.message = MASK
+        fields = event.as_dict() if event.fields is None else event.fields
+        event.replace({key: value if key in _NEVER_SECRET else MASK for key, value in fields.items()})
+        swallowed("redaction", error)
+
+
+def _redact_fields(fields: dict[Any, Any], redaction: Redaction) -> None:
+    """Mask the secrets of an event's own fields, in place."""
+    clean, hidden = redaction.clean, redaction.hidden
+    sees_numbers = redaction.sees_numbers
+    for key, value in fields.items():
+        if hidden[key]:
+            fields[key] = redaction.hide(value)
+        elif type(value) is str:
+            if value not in clean:
+                fields[key] = redaction.text(value)
+        elif sees_numbers or type(value) not in _NUMBERS:
+            fields[key] = _redacted(value, redaction)
+
+
+def _redacted(value: Any, redaction: Redaction) -> Any:
+    # Of an object of any kind what the outputs will show of it; itself, if there is nothing to hide in that.
+    shown = plain(value)
+    masked = redaction.value(shown)
+    return value if masked is shown else masked
 
 
 def _name(processor: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from ts_otel_logging._sdk._outcome import ExportOutcome, Verdict
 from ts_otel_logging._sdk._processors import Flush, ThreadMetricReader
@@ -53,12 +53,20 @@ class LaneCourier:
         health: Tells how it goes.
         own_metrics: Counts them.
         sdk_loggers: Knows what the exporter said.
+        masked: Returns an item with its secrets masked, on the export thread.
     """
 
-    def __init__(
-        self, lane: Lane, sender: Sender, health: Health, own_metrics: OwnMetrics, sdk_loggers: SdkLoggers
+    def __init__(  # noqa: PLR0913, PLR0917 - each from another hand
+        self,
+        lane: Lane,
+        sender: Sender,
+        health: Health,
+        own_metrics: OwnMetrics,
+        sdk_loggers: SdkLoggers,
+        masked: Callable[[Any], Any],
     ) -> None:
         self.lane = lane
+        self._masked = masked
         self._sender = sender
         self._health = health
         self._own_metrics = own_metrics
@@ -135,7 +143,8 @@ class LaneCourier:
         timeout_seconds = min(self.lane.limits.export_timeout_seconds, deadline - time.monotonic())
         self._sdk_loggers.start_capture()
         try:
-            return self._sender.send([item for _, _, item in part], timeout_seconds, self._sdk_loggers.take_message)
+            items = [self._masked(item) for _, _, item in part]
+            return self._sender.send(items, timeout_seconds, self._sdk_loggers.take_message)
         finally:
             self._sdk_loggers.take_message()
 

@@ -24,6 +24,7 @@ from ts_otel_logging._sdk._exporters import SIGNALS, build_exporter, exporter_na
 from ts_otel_logging._sdk._health import Health
 from ts_otel_logging._sdk._ids import SystemIdGenerator
 from ts_otel_logging._sdk._lanes import Lane, LaneLimits, QueueBudget
+from ts_otel_logging._sdk._masking import ExportRedaction
 from ts_otel_logging._sdk._own_metrics import OwnMetrics
 from ts_otel_logging._sdk._processors import LaneLogRecordProcessor, LaneSpanProcessor
 from ts_otel_logging._sdk._resource import build_resource
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
     from opentelemetry.util.types import AttributeValue
 
+    from ts_otel_logging._redaction import Redaction
     from ts_otel_logging._sdk._processors import Flush
 
 Report = Callable[..., None]
@@ -67,6 +69,7 @@ class Providers:
         self.tracer_provider: Optional[TracerProvider] = None
         self.logger_provider: Optional[LoggerProvider] = None
         self.meter_provider: Optional[MeterProvider] = None
+        self._export_redaction = ExportRedaction()
         self._descriptions = dict.fromkeys(SIGNALS, "off")
         self._flush: Callable[[float], bool] = _nothing_to_do
         self._stop: Callable[[float], bool] = _nothing_to_do
@@ -75,6 +78,10 @@ class Providers:
     def describe(self) -> dict[str, str]:
         """Return where each signal goes, for people: ``traces``, ``logs`` and ``metrics``."""
         return dict(self._descriptions)
+
+    def set_redaction(self, redaction: Redaction) -> None:
+        """Mask in every span and log record that leaves from now on what this says; not what a file has set up."""
+        self._export_redaction.redaction = redaction
 
     def force_flush(self, timeout_seconds: float) -> bool:
         """Export what waits.
@@ -220,8 +227,9 @@ class _Builder:
         flush = self._thread.flush
         metric_couriers = [self._metric_courier(sender, flush) for sender in self._senders["metrics"]]
         readers = [*(courier.reader for courier in metric_couriers), *self._readers]
-        span_couriers = self._lane_couriers("traces", "BSP")
-        log_couriers = self._lane_couriers("logs", "BLRP")
+        export_redaction = providers._export_redaction  # noqa: SLF001 - built here
+        span_couriers = self._lane_couriers("traces", "BSP", export_redaction.span)
+        log_couriers = self._lane_couriers("logs", "BLRP", export_redaction.log_record)
         lanes = [courier.lane for courier in (*span_couriers, *log_couriers)]
 
         if readers:
@@ -255,7 +263,7 @@ class _Builder:
             providers._descriptions[signal] = "off"  # noqa: SLF001 - built here
             return None
 
-    def _lane_couriers(self, signal: str, prefix: str) -> list[LaneCourier]:
+    def _lane_couriers(self, signal: str, prefix: str, masked: Callable[[Any], Any]) -> list[LaneCourier]:
         limits = _lane_limits(prefix, self._environ)
         return [
             LaneCourier(
@@ -264,6 +272,7 @@ class _Builder:
                 self._health_of(sender),
                 self._own_metrics,
                 self._sdk_loggers,
+                masked,
             )
             for sender in self._senders[signal]
         ]
