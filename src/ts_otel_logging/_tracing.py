@@ -6,123 +6,36 @@ gets the batch and ended when the answer is known; phases in between are childre
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
-from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry import trace
+from opentelemetry.trace import Link
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from ts_otel_logging import _names, _scope
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
+from ts_otel_logging._requests import Member, Outcome
 from ts_otel_logging._spans import Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Span, TracerProvider
 
     from ts_otel_logging._metrics import Metrics
+    from ts_otel_logging._requests import IncomingRequest, Model
 
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
-_FIRST_SERVER_ERROR: Final = 500
 _HTTP_OK: Final = 200
 
 _current_call: ContextVar[Optional[Call]] = ContextVar("ts_otel_logging_call", default=None)
-
-
-class IncomingRequest(NamedTuple):
-    """A request as the worker got it.
-
-    Attributes:
-        request_id: TorchServe's id.
-        headers: The HTTP headers, names in lower case.
-    """
-
-    request_id: str
-    headers: Mapping[str, str]
-
-
-class Outcome(NamedTuple):
-    """How one call ended for one request.
-
-    Attributes:
-        status_code: The HTTP status code of its answer; None where nothing is answered, as by a rank above 0.
-        error: The exception that its handler raised, if one did.
-        more: None, or for a part of a stream whether TorchServe goes on with the request after it.
-    """
-
-    status_code: Optional[int]
-    error: Optional[BaseException] = None
-    more: Optional[bool] = None
-
-    @property
-    def error_type(self) -> Optional[str]:
-        """The ``error.type`` of a failure on the server's side; None for success and for a client's mistake."""
-        if self.status_code is None:
-            return None if self.error is None or is_client_error(self.error) else type_name(self.error)
-        if self.status_code < _FIRST_SERVER_ERROR:
-            return None
-        return str(self.status_code) if self.error is None else type_name(self.error)
-
-
-@dataclass(frozen=True)
-class Model:
-    """The model that a worker serves.
-
-    Attributes:
-        name: Its name.
-        version: Its version, if the archive names one.
-        device: ``cpu`` or ``cuda:<index>``.
-        worker_id: The worker's port.
-        rank: Which of several processes that run the model together this is, from 0; None for the only one.
-        is_workflow_node: Whether a workflow calls it, and no client.
-    """
-
-    name: str
-    version: Optional[str]
-    device: str
-    worker_id: Optional[str]
-    rank: Optional[int] = None
-    is_workflow_node: bool = False
-
-    @property
-    def answers(self) -> bool:
-        """Whether this process answers requests, and so counts them: the only one, or rank 0."""
-        return not self.rank
-
-    @property
-    def span_kind(self) -> SpanKind:
-        """The kind of a request's span: SERVER where it is the answer to a client."""
-        return SpanKind.SERVER if self.answers and not self.is_workflow_node else SpanKind.INTERNAL
-
-    @property
-    def metric_attributes(self) -> dict[str, str]:
-        """What every measurement of the model carries."""
-        attributes = {_names.ATTR_MODEL_NAME: self.name}
-        if self.version is not None:
-            attributes[_names.ATTR_MODEL_VERSION] = self.version
-        return attributes
-
-    @property
-    def span_attributes(self) -> dict[str, Any]:
-        """What every span of the model carries."""
-        attributes: dict[str, Any] = {**self.metric_attributes, _names.ATTR_DEVICE: self.device}
-        if self.worker_id is not None:
-            attributes[_names.ATTR_WORKER_ID] = self.worker_id
-        if self.rank is not None:
-            attributes[_names.ATTR_WORKER_RANK] = self.rank
-        return attributes
 
 
 class Tracing:
@@ -149,8 +62,8 @@ class Tracing:
         self.metrics = metrics
         self.response_headers = response_headers
         # By request id: those of the running calls, and those that will be in the next call again.
-        self.under_way: dict[str, _Member] = {}
-        self.waiting: dict[str, _Member] = {}
+        self.under_way: dict[str, Member] = {}
+        self.waiting: dict[str, Member] = {}
 
     def part_sent(self, request_ids: Iterable[str]) -> None:
         """Count one part of a streamed answer.
@@ -201,7 +114,7 @@ class Call:
         self._members = [
             waiting.pop(request.request_id)
             if request.request_id in waiting
-            else _Member(tracing, model, request, attributes)
+            else Member(tracing.spans, model, request, attributes)
             for request in requests
         ]
         if resumable and waiting:
@@ -339,80 +252,6 @@ class Call:
         self.tracing.spans.end(span, error_type, end_time=end)
         context = trace.set_span_in_context(span, self.context)
         self._phase_ended("handle", Ended((end - start) / 1e9, error_type, context))
-
-
-class _Member:
-    """One request of a call, or of several one after the other: its span in its caller's trace."""
-
-    def __init__(self, tracing: Tracing, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]) -> None:
-        self._spans = tracing.spans
-        self._started = time.perf_counter()
-        self._parts = 0
-        self._first_part_seconds: Optional[float] = None
-        self.paused_at: Optional[_Moment] = None
-        self.request_id = request.request_id
-        parent = propagate.extract(request.headers, otel_context.Context(), _HEADERS)
-        self.span = tracing.spans.start(
-            f"{_names.SPAN_PREDICT} {model.name}",
-            parent,
-            kind=model.span_kind,
-            attributes={**attributes, _names.ATTR_REQUEST_ID: request.request_id},
-        )
-        self.context = trace.set_span_in_context(self.span, parent)
-        self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"))
-
-    def part_sent(self) -> None:
-        """Count one part of its answer."""
-        self._parts += 1
-        if self._first_part_seconds is None:
-            self._first_part_seconds = time.perf_counter() - self._started
-
-    def pause(self) -> None:
-        """Remember when its last call was over."""
-        self.paused_at = _Moment(time.perf_counter(), time.time_ns())
-
-    def end(self, model: Model, metrics: Optional[Metrics], outcome: Outcome, moment: Optional[_Moment] = None) -> None:
-        """End its span and record its measurements.
-
-        Args:
-            model: The model.
-            metrics: Our instruments, or None when it is not measured.
-            outcome: How it ended.
-            moment: When; now, if absent.
-        """
-        seconds = (time.perf_counter() if moment is None else moment.perf_seconds) - self._started
-        if outcome.status_code is not None:
-            self.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
-        if self._first_part_seconds is not None:
-            self.span.set_attribute(_names.ATTR_STREAM_CHUNK_COUNT, self._parts)
-            self.span.set_attribute(_names.ATTR_STREAM_TIME_TO_FIRST_CHUNK, self._first_part_seconds)
-        error_type = outcome.error_type
-        self._spans.end(self.span, error_type, outcome.error, None if moment is None else moment.epoch_nanos)
-        if metrics is not None:
-            metrics.request(seconds, model.metric_attributes, error_type, self.context)
-            if self._first_part_seconds is not None:
-                metrics.first_chunk(self._first_part_seconds, model.metric_attributes, error_type, self.context)
-
-
-class _Moment(NamedTuple):
-    """One moment on both clocks."""
-
-    perf_seconds: float
-    epoch_nanos: int
-
-
-class _HeaderGetter(Getter[Mapping[str, str]]):
-    """Finds a header however a propagator spells it: names of HTTP headers have no case."""
-
-    def get(self, carrier: Mapping[str, str], key: str) -> Optional[list[str]]:
-        value = carrier.get(key.lower())
-        return None if value is None else [value]
-
-    def keys(self, carrier: Mapping[str, str]) -> list[str]:
-        return list(carrier)
-
-
-_HEADERS: Final = _HeaderGetter()
 
 
 def current_call() -> Optional[Call]:

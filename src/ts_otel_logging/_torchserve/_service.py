@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 
 from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
+from ts_otel_logging._requests import IncomingRequest, Model, Outcome
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
-from ts_otel_logging._tracing import Call, IncomingRequest, Model, Outcome, Tracing, current_call
+from ts_otel_logging._tracing import Call, Tracing, current_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
