@@ -219,6 +219,7 @@ class _Activation:
         self._undo = ExitStack()
         self.late_problems: list[_config.Problem] = []
         self._handler_restored = False
+        self._told_rendering = False
         self._closed = False
         # What is told while the parts are built has no handler to go to yet.
         self._early_reports: Optional[list[tuple[str, dict[str, Any]]]] = []
@@ -323,6 +324,8 @@ class _Activation:
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
         self._undo.callback(_structlog.configure())
+        self._undo.callback(self.handler.unmute)
+        self._look_at_other_output()
         early, self._early_reports = self._early_reports or [], None
         for event, fields in early:
             _diagnostics.report(event, **fields)
@@ -349,7 +352,7 @@ class _Activation:
             exception_events=self._settings.exception_events,
             response_headers=self._settings["RESPONSE_HEADERS"],
         )
-        self._undo.callback(patch_worker(tracing, self._worker_id, self._restore_handler).undo)
+        self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load).undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
         # stock logging flushed it with every record.
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -363,6 +366,34 @@ class _Activation:
         )
         _tell(self.late_problems)
 
+    def _look_at_other_output(self) -> None:
+        """See what the program's own logging does to our lines; said once for each thing that is found."""
+        from ts_otel_logging import _structlog
+
+        # A worker's two streams end on the frontend's one console.
+        streams: tuple[Any, ...] = (sys.stdout, sys.__stdout__)
+        if self._worker_id is not None:
+            streams += (sys.stderr, sys.__stderr__)
+        muted = self.handler.mute_doubles(streams)
+        if muted:
+            self._report(
+                "console handlers muted: their records are lines of this package already", loggers=list(muted.values())
+            )
+        if _structlog.is_rendering() and not self._told_rendering:
+            self._told_rendering = True
+            self._report(
+                "structlog is configured to render text, which is the event now: for fields let its last processor be "
+                "structlog.stdlib.render_to_log_kwargs or structlog.stdlib.ProcessorFormatter.wrap_for_formatter"
+            )
+
+    def _after_load(self) -> None:
+        self._restore_handler()
+        if not self._closed:
+            self._look_at_other_output()
+            self.handler.leave_passthrough_to(
+                handler for handler in logging.getLogger().handlers if handler is not self.handler
+            )
+
     def _restore_handler(self) -> None:
         """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
         root = logging.getLogger()
@@ -371,10 +402,7 @@ class _Activation:
         self._handler_restored = True
         root.addHandler(self.handler)
         root.setLevel(min(root.level, logging.INFO))
-        self.handler.leave_passthrough_to(handler for handler in root.handlers if handler is not self.handler)
-        _diagnostics.report(
-            "log handler put back: the model's code had removed it; a line that its own handler prints too comes twice"
-        )
+        _diagnostics.report("log handler put back: the model's code had removed it")
 
     def undo(self) -> None:
         """Undo every change but providers and wrapped handler classes: the next activation goes on with them."""

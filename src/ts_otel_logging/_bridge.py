@@ -7,22 +7,26 @@ import logging
 import os
 import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TextIO
 
 from ts_otel_logging import _names
+from ts_otel_logging._caps import cut_event
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._event import RECORD_FIELDS, Event
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._shapes import SHAPES, Shape
-from ts_otel_logging._values import encode_plain, encode_string, plain
+from ts_otel_logging._values import encode_plain, text_of, utf8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from opentelemetry._logs import LoggerProvider
     from structlog.typing import Processor
+
+_LEAST_CHARACTERS: Final = 1_000
 
 
 class BridgeHandler(logging.Handler):
@@ -73,9 +77,10 @@ class BridgeHandler(logging.Handler):
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
         """Says which records are not events but lines of somebody's protocol, written as they are."""
         self._others: tuple[logging.StreamHandler[Any], ...] = ()
+        self._muted: list[logging.StreamHandler[Any]] = []
         self._threshold = logging.NOTSET
         self._thresholds: Optional[_Thresholds] = None
-        self._uids: Optional[_UidSource] = _UidSource() if logger_provider is not None else None
+        self._uids: Optional[_UidSource] = _uid_source() if logger_provider is not None else None
 
     def add_output(self, output: Output) -> None:
         """Hand every event to one more output, after the others."""
@@ -114,41 +119,98 @@ class BridgeHandler(logging.Handler):
                     record = passed
             if self.passthrough is not None and self.passthrough(record):
                 self._write_through(record)
+            # Not by _threshold_of: one call less for every record.
             elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
                 event = Event(record)
                 if self._uids is not None:
                     event.uid = self._uids.next()
                 self.pipeline(event)
         except Exception as error:  # noqa: BLE001 - the shield
-            self._write_anyway(record, error)
+            try:
+                self._write_anyway(record, error)
+            except RecursionError:
+                # The caller is at the very end of its stack: its next call fails by itself.
+                return False
         return True
 
     def _write_anyway(self, record: logging.LogRecord, error: Exception) -> None:
         # Whatever went wrong, the event must not be lost: the least that can be said of it.
-        fields = {
-            _names.TIMESTAMP: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            _names.LEVEL: str(record.levelname).lower(),
-            _names.LOGGER: record.name,
-            _names.EVENT: MASK,
-        }
+        message = MASK
         try:
             redaction = self.pipeline.redaction
-            message = plain(record.msg)
-            fields[_names.EVENT] = message if redaction is None else redaction.value(message)
+            text = text_of(record.msg)
+            message = text if redaction is None else redaction.text(text)
         except Exception as failure:  # noqa: BLE001 - what could not be looked through must not leave
             swallowed("redaction", failure)
         try:
+            fields = {
+                _names.TIMESTAMP: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                _names.LEVEL: utf8(text_of(record.levelname).lower())[:_LEAST_CHARACTERS],
+                _names.LOGGER: utf8(text_of(record.name))[:_LEAST_CHARACTERS],
+                _names.EVENT: utf8(message)[:_LEAST_CHARACTERS],
+            }
             self._writer.write(encode_plain(fields) + "\n")
         except Exception as failure:  # noqa: BLE001 - the reader is gone; nothing is left to write to
             swallowed("line", failure)
         swallowed("bridge", error)
+
+    def mute_doubles(self, streams: tuple[Any, ...]) -> dict[logging.StreamHandler[Any], str]:
+        """Let the stream handlers of this process leave out what this handler, on the root logger, writes already.
+
+        A handler stays where it is, and goes on writing what does not come here: records of loggers that do not
+        propagate, and those below our level. Handlers with an ``emit`` of their own are left alone.
+
+        Args:
+            streams: Those that end where our lines do.
+
+        Returns:
+            The handlers that were found now, and not before, with the name of their logger.
+        """
+        loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]
+        found = {
+            handler: logger.name
+            for logger in loggers
+            if isinstance(logger, logging.Logger)
+            for handler in logger.handlers
+            if isinstance(handler, logging.StreamHandler)
+            and type(handler).emit is logging.StreamHandler.emit
+            and any(handler.stream is stream for stream in streams)
+            and self.leaves_to_others not in handler.filters
+        }
+        for handler in found:
+            handler.addFilter(self.leaves_to_others)
+        self._muted.extend(found)
+        return found
+
+    def unmute(self) -> None:
+        """Let the handlers that `mute_doubles` found write everything again."""
+        while self._muted:
+            self._muted.pop().removeFilter(self.leaves_to_others)
+
+    def leaves_to_others(self, record: logging.LogRecord) -> bool:
+        """Return whether a record does not become a line of ours."""
+        logger = logging.root if record.name == "root" else logging.root.manager.loggerDict.get(record.name)
+        while isinstance(logger, logging.Logger) and logger is not logging.root:
+            if not logger.propagate:
+                return True
+            logger = logger.parent
+        if logger is None or self not in logging.root.handlers or record.levelno < self.level:
+            return True
+        return record.levelno < self._threshold_of(record) and not (
+            self.passthrough is not None and self.passthrough(record)
+        )
+
+    def _threshold_of(self, record: logging.LogRecord) -> int:
+        return self._threshold if self._thresholds is None else self._thresholds[record.name]
 
     def leave_passthrough_to(self, handlers: Iterable[logging.Handler]) -> None:
         """Let protocol lines go out once: not by us where one of these prints them to stdout as they are already."""
         self._others = tuple(
             handler
             for handler in handlers
-            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.__stdout__)
+            if isinstance(handler, logging.StreamHandler)
+            and handler.stream in (sys.stdout, sys.__stdout__)
+            and handler not in self._muted
         )
 
     def _write_through(self, record: logging.LogRecord) -> None:
@@ -179,11 +241,17 @@ class _UidSource:
 
     def __init__(self) -> None:
         self._renew()
+        # For good: there is one source a process.
         os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
         prefix = os.urandom(8).hex()
         self.next: Callable[[], str] = map(f"{prefix}-{{:x}}".format, itertools.count()).__next__
+
+
+@lru_cache(maxsize=1)
+def _uid_source() -> _UidSource:
+    return _UidSource()
 
 
 class _LineOutput:
@@ -204,15 +272,25 @@ class _LineOutput:
 
     def __call__(self, event: Event) -> None:
         """Write the event's line."""
-        line = self._shape(event)
-        if len(line) > self._surely_fits and len(line.encode("utf-8")) >= self._max_record_bytes:
-            line = self._cut(event)
+        try:
+            line = self._shape(event)
+            if len(line) > self._surely_fits and self._is_too_long(line):
+                line = cut_event(event, self._shape, self._max_record_bytes - 1)
+        except Exception as error:  # noqa: BLE001 - a renderer of the user's: the event must not be lost with it
+            self._write_in_default_shape(event)
+            swallowed("renderer", error)
+            return
         self._writer.write(line + "\n")
 
-    def _cut(self, event: Event) -> str:
-        from ts_otel_logging._caps import cut_event
+    def _is_too_long(self, line: str) -> bool:
+        return len(line.encode("utf-8", "backslashreplace")) >= self._max_record_bytes
 
-        return cut_event(event, self._shape, self._max_record_bytes - 1)
+    def _write_in_default_shape(self, event: Event) -> None:
+        shape = SHAPES["structlog"]()
+        line = shape(event)
+        if self._is_too_long(line):
+            line = cut_event(event, shape, self._max_record_bytes - 1)
+        self._writer.write(line + "\n")
 
 
 class _SinkOutput:
@@ -245,7 +323,9 @@ class _RendererShape:
         line = self._renderer(event.record, event.level, fields)
         if isinstance(line, (bytes, bytearray)):
             return bytes(line).decode("utf-8")
-        return line if isinstance(line, str) else encode_string(str(line))
+        if not isinstance(line, str):
+            raise TypeError(f"the renderer returned {type(line).__name__}, not a line")
+        return line
 
 
 def _shape(renderer: Optional[Any]) -> Shape:

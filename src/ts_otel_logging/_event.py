@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import traceback
 from itertools import islice
 from logging import LogRecord
@@ -12,7 +14,7 @@ from opentelemetry.context import Context, get_current
 from structlog.contextvars import get_contextvars
 
 from ts_otel_logging import _names, _scope
-from ts_otel_logging._values import plain, utf8
+from ts_otel_logging._values import MAX_CHARACTERS, key_text, plain, text_of, unique_name, utf8, without_device_copies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
 _RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
+# The end of the year 9999 in microseconds: no calendar, no OTLP field goes further.
+_MAX_TIME_MICROS: Final = 253_402_300_800_000_000
+# Arguments of these kinds cannot raise, nor hold a tensor.
+_SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 
 
 class Event:
@@ -69,13 +75,13 @@ class Event:
 
     def __init__(self, record: LogRecord) -> None:
         self.record = record
-        self.time_micros = int(record.created * 1_000_000)
+        time_micros = int(record.created * 1_000_000)
+        self.time_micros = time_micros if 0 <= time_micros < _MAX_TIME_MICROS else time.time_ns() // 1_000
         self.level = _LEVELS.get(record.levelname) or record.levelname.lower()
-        self.logger = record.name
-        try:
-            self.message = record.getMessage()
-        except Exception as error:  # noqa: BLE001 - the caller's mistake; the event must not be lost
-            self.message = f"{_text(record.msg)} (arguments {plain(record.args)!r} do not fit: {error})"
+        name = record.name
+        self.logger = name if type(name) is str else text_of(name)
+        message = record.msg
+        self.message = message if type(message) is str and not record.args else _message(record)
         self.span_context = _span_context()
         self.scope = _scope.current()
         extra = self._extra = get_contextvars()
@@ -89,8 +95,32 @@ class Event:
         if record.stack_info:
             extra["stack_info"] = record.stack_info
         self.exception = _exception(record) if record.exc_info or record.exc_text else None
+        if type(message) is dict and _STRUCTLOG_NAME in extra:
+            self._unwrap(message, extra)
+        if not _plain_keys.issuperset(extra):
+            self._extra = with_plain_keys(extra)
         self.uid = None
         self.fields = None
+
+    def _unwrap(self, event_dict: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Take apart what `structlog.stdlib.ProcessorFormatter.wrap_for_formatter` hands to `logging`.
+
+        The event dict is the record's message there, and what tells it from a dict that somebody logs is the name.
+        """
+        for key in ("_logger", _STRUCTLOG_NAME):
+            extra.pop(key, None)
+        extra.update(event_dict)
+        self.message = text_of(extra.pop(_names.EVENT, ""))
+        # Its own processors may have added what the record has anyway.
+        for key, value in ((_names.LEVEL, self.level), (_names.LOGGER, self.logger)):
+            if extra.get(key) == value:
+                del extra[key]
+        exc_info = extra.pop("exc_info", None)
+        if exc_info and self.exception is None:
+            # True means the exception that is being handled: this is still the caller's frame and thread.
+            self.exception = _exception_of(sys.exc_info() if exc_info is True else exc_info)
+        if self.exception is None and isinstance(extra.get(_names.EXCEPTION), str):
+            self.exception = {"stacktrace": _end(extra.pop(_names.EXCEPTION))}
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -104,8 +134,10 @@ class Event:
 
     def replace(self, fields: dict[str, Any]) -> None:
         """Let the event be what processors made of it; time, severity and ids of its OTLP twin stay as they were."""
+        if not _plain_keys.issuperset(fields):
+            fields = with_plain_keys(fields)
         self.fields = fields
-        self.message = str(fields.get(_names.EVENT, self.message))
+        self.message = text_of(fields.get(_names.EVENT, self.message))
         if self.exception is not None:
             self.exception = fields.get(_names.EXCEPTION)
         self._extra = None
@@ -153,16 +185,37 @@ def _span_context() -> Optional[trace.SpanContext]:
 _LEVELS: Final = {name: name.lower() for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 
 
-def field_name(key: Any) -> str:
+# Keys that were seen to be text that UTF-8 can hold and no longer than a name: most records have no other.
+_plain_keys: set[Any] = set()
+_MAX_PLAIN_KEYS: Final = 1_024
+_MAX_KEY_CHARACTERS: Final = 256
+
+
+def with_plain_keys(fields: dict[Any, Any]) -> dict[str, Any]:
+    """Return fields with their keys, or in place of odd ones different texts that are short and UTF-8 can hold."""
+    result: dict[str, Any] = {}
+    odd = []
+    for key, value in fields.items():
+        if type(key) is str and len(key) <= _MAX_KEY_CHARACTERS and utf8(key) is key:
+            if len(_plain_keys) >= _MAX_PLAIN_KEYS:
+                _plain_keys.clear()
+            _plain_keys.add(key)
+            result[key] = value
+        else:
+            odd.append((key, value))
+    for key, value in odd:
+        name = key_text(key)[:_MAX_KEY_CHARACTERS]
+        result[unique_name(name, result)] = value
+    return result
+
+
+def field_name(key: str) -> str:
     """Return the name under which a caller's key stands in a line."""
-    if type(key) is not str:
-        key = str(plain(key))
-    name: str = key
-    # The second: a caller may have chosen the very name that another key would get.
-    collides = name in _names.LINE_FIELDS or (
-        name.startswith(_names.EXTRA_PREFIX) and name[len(_names.EXTRA_PREFIX) :] in _names.LINE_FIELDS
-    )
-    return _names.EXTRA_PREFIX + name if collides else name
+    name = key
+    # However often prefixed: a caller may have chosen the very name that another key would get.
+    while name.startswith(_names.EXTRA_PREFIX):
+        name = name[len(_names.EXTRA_PREFIX) :]
+    return _names.EXTRA_PREFIX + key if name in _names.LINE_FIELDS else key
 
 
 def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:
@@ -182,40 +235,88 @@ def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:
 _last_ids: tuple[Optional[trace.SpanContext], dict[str, str]] = (None, {})
 
 
-def _text(value: Any) -> str:
+_STRUCTLOG_NAME: Final = "_name"
+
+
+def _message(record: LogRecord) -> str:
     try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a message object whose __str__ raises
-        return str(plain(value))
+        arguments: Any = record.args or ()
+        if type(arguments) is dict:
+            arguments = arguments.values()
+        if type(record.msg) is str and _SIMPLE.issuperset(map(type, arguments)):
+            # What getMessage does, but for records of a class of the program's own.
+            message: Any = record.msg % record.args if type(record) is LogRecord else record.getMessage()
+        else:
+            with without_device_copies():
+                message = record.getMessage()
+    except Exception as error:  # noqa: BLE001 - the caller's mistake; the event must not be lost
+        if not record.args:
+            return text_of(record.msg)
+        return f"{text_of(record.msg)} (arguments {plain(record.args)!r} do not fit: {text_of(error)})"
+    return message if type(message) is str else text_of(message)
 
 
 def _exception(record: LogRecord) -> Optional[dict[str, Any]]:
-    exc_info = record.exc_info
-    if not isinstance(exc_info, tuple) or exc_info[1] is None:
-        return {"stacktrace": record.exc_text} if record.exc_text else None
-    return exception_fields(exc_info[1], exc_info[2])
+    result = _exception_of(record.exc_info)
+    if result is None and record.exc_text:
+        result = {"stacktrace": _end(text_of(record.exc_text))}
+    return result
+
+
+def _exception_of(exc_info: Any) -> Optional[dict[str, Any]]:
+    if isinstance(exc_info, BaseException):
+        return exception_fields(exc_info)
+    if isinstance(exc_info, tuple) and len(exc_info) > 1 and isinstance(exc_info[1], BaseException):
+        trace_back = exc_info[2] if len(exc_info) > 2 else None  # noqa: PLR2004 - (type, value, traceback)
+        return exception_fields(exc_info[1], trace_back)
+    return None
 
 
 def exception_fields(error: BaseException, trace_back: Optional[TracebackType] = None) -> dict[str, Any]:
-    """Return an exception as one object: ``type``, ``message``, ``stacktrace``, and ``causes`` if it has any.
+    """Return an exception as one object.
 
     Args:
         error: The exception.
         trace_back: Where it was raised, if not as the exception itself says.
+
+    Returns:
+        ``type``, ``message``, ``stacktrace``; and what it has of ``notes`` (texts that were added to it), ``causes``
+        and ``exceptions`` (a group's own; each with type and message), at most 16 of a kind.
     """
-    try:
-        stacktrace = "".join(traceback.format_exception(type(error), error, trace_back or error.__traceback__))
-    except Exception as failure:  # noqa: BLE001 - an exception whose own code raises
-        stacktrace = f"<no stack trace: {type(failure).__name__}>"
-    result: dict[str, Any] = {
-        "type": type_name(error),
-        "message": utf8(_text(error)),
-        "stacktrace": utf8(stacktrace),
-    }
-    causes = _causes(error)
-    if causes:
-        result["causes"] = causes
+    with without_device_copies():
+        try:
+            stacktrace = "".join(traceback.format_exception(type(error), error, trace_back or error.__traceback__))
+        except Exception as failure:  # noqa: BLE001 - an exception whose own code raises
+            stacktrace = f"<no stack trace: {type(failure).__name__}>"
+        result: dict[str, Any] = {**_type_and_message(error), "stacktrace": _end(stacktrace)}
+        # https://peps.python.org/pep-0678/ and -0654/; on older Pythons the backport has the same attributes.
+        more: dict[str, list[Any]] = {
+            "notes": [utf8(text_of(note)) for note in _members(error, "__notes__")],
+            "causes": _causes(error),
+            "exceptions": [_type_and_message(member) for member in _members(error, "exceptions", BaseException)],
+        }
+        result.update({name: values for name, values in more.items() if values})
     return result
+
+
+def _members(error: BaseException, name: str, kind: type = object) -> list[Any]:
+    try:
+        members: Any = getattr(error, name, None)
+    except Exception:  # noqa: BLE001 - an exception whose own code raises
+        return []
+    return [member for member in members[:_MAX_CAUSES] if isinstance(member, kind)] if type(members) in _LISTS else []
+
+
+_LISTS: Final = (list, tuple)
+
+
+def _end(text: str) -> str:
+    # A stack trace's last frames say most.
+    return utf8(text if len(text) <= MAX_CHARACTERS else "…" + text[1 - MAX_CHARACTERS :])
+
+
+def _type_and_message(error: BaseException) -> dict[str, str]:
+    return {"type": utf8(type_name(error)), "message": utf8(text_of(error))}
 
 
 def _causes(error: BaseException) -> list[dict[str, str]]:
@@ -224,7 +325,7 @@ def _causes(error: BaseException) -> list[dict[str, str]]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     while cause is not None and id(cause) not in seen and len(causes) < _MAX_CAUSES:
         seen.add(id(cause))
-        causes.append({"type": type_name(cause), "message": utf8(_text(cause))})
+        causes.append(_type_and_message(cause))
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return causes
 

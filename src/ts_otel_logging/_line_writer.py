@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
+import multiprocessing.process
 import os
 import select
 import sys
 import threading
 import weakref
-from typing import Any, Optional, TextIO
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, Optional, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_WAITING: Final = 1_024
+# Loaded by `multiprocessing` as it starts a process, by any of its methods.
+_STARTS_PROCESSES: Final = "multiprocessing.popen_fork"
+
+_modules: Final = sys.modules
 
 _writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
+_is_forked = multiprocessing.process.parent_process() is not None
+"""Whether another process, parent or child of a fork, may write to our streams too."""
 
 
 class LineWriter:
@@ -26,51 +41,81 @@ class LineWriter:
         stream = sys.stdout if stream is None else stream
         self._descriptor = _descriptor(stream)
         self._stream = stream
-        # Reentrant: a signal handler may log while this very thread is inside `write`.
+        # Reentrant: a signal handler or a finalizer may log while this very thread is inside `write`.
         self._lock = threading.RLock()
+        self._writing = False
+        self._waiting: deque[str] = deque(maxlen=_MAX_WAITING)
         _writers.add(self)
 
     def write(self, line: str) -> None:
         """Write one line that ends with its newline.
 
+        A line of a signal handler that interrupted this thread's own write comes directly after that one.
+
         Raises:
             OSError: The reader is gone.
             ValueError: The stream is closed.
         """
-        if self._descriptor is None:
-            with self._lock:
-                self._stream.write(line)
-                self._stream.flush()
+        # Up to PIPE_BUF the kernel keeps one write whole (pipe(7)), but a longer line of another thread may be half
+        # written just now: the lock is for that, and costs less than finding out.
+        with self._lock:
+            if self._writing:
+                self._waiting.append(line)
+                return
+            self._writing = True
+            try:
+                self._put(line)
+            finally:
+                self._writing = False
+                # Asked after the flag is down: what interrupts from now on writes by itself.
+                if self._waiting:
+                    self._put_waiting()
+
+    def _put_waiting(self) -> None:
+        while self._waiting:
+            self._writing = True
+            try:
+                self._put(self._waiting.popleft())
+            finally:
+                self._writing = False
+
+    def _put(self, line: str) -> None:
+        descriptor = self._descriptor
+        if descriptor is None:
+            self._stream.write(line)
+            self._stream.flush()
             return
         if self._stream.closed:
             # Its descriptor may be another file's by now.
             raise ValueError("the stream is closed")
-        data = line.encode("utf-8")
-        # Up to PIPE_BUF the kernel keeps one write whole (pipe(7)), but a longer line of another thread may be half
-        # written just now: the lock is for that, and costs less than finding out.
-        with self._lock:
-            try:
-                written = os.write(self._descriptor, data)
-            except BlockingIOError:
-                written = 0
-            if written != len(data):
-                self._finish(data[written:])
+        data = line.encode("utf-8", "backslashreplace")
+        if _is_forked or _STARTS_PROCESSES in _modules:
+            with _other_processes_kept_out(descriptor):
+                self._finish(descriptor, data)
+            return
+        try:
+            written = os.write(descriptor, data)
+        except BlockingIOError:
+            written = 0
+        if written != len(data):
+            self._finish(descriptor, data[written:])
 
-    def _finish(self, data: bytes) -> None:
-        descriptor = self._descriptor
-        assert descriptor is not None  # noqa: S101 - only called for streams with one
+    def _finish(self, descriptor: int, data: bytes) -> None:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         while data:
-            # Somebody made the descriptor non-blocking: wait until there is room, losing nothing.
+            # Somebody may have made the descriptor non-blocking: wait until there is room, losing nothing.
             poll.poll()
             try:
                 data = data[os.write(descriptor, data) :]
             except BlockingIOError:
                 continue
 
-    def _renew_lock(self) -> None:
+    def renew(self) -> None:
+        """Start anew in the child of a fork: a thread of the parent may have been inside `write`."""
         self._lock = threading.RLock()
+        self._writing = False
+        self._waiting.clear()
 
 
 def _descriptor(stream: Any) -> Optional[int]:
@@ -80,10 +125,35 @@ def _descriptor(stream: Any) -> Optional[int]:
         return None
 
 
+@contextmanager
+def _other_processes_kept_out(descriptor: int) -> Iterator[None]:
+    """Hold the record lock of a stream: longer than PIPE_BUF, another process's line could end up inside ours.
+
+    A lock of fcntl(2) belongs to the process, so that it excludes a forked child, and goes with it when it is killed.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        # A stream that knows no locks.
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+def _after_fork_in_parent() -> None:
+    global _is_forked  # noqa: PLW0603 - a process's state
+    _is_forked = True
+
+
 def _after_fork_in_child() -> None:
+    _after_fork_in_parent()
     # Another thread of the parent may have held a lock at the moment of the fork; it does not exist in the child.
     for writer in list(_writers):
-        writer._renew_lock()  # noqa: SLF001 - same module
+        writer.renew()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Optional
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 
 from ts_otel_logging import _names
-from ts_otel_logging._values import plain, utf8
+from ts_otel_logging._caps import MAX_EXPORTED_BYTES, cut_record
+from ts_otel_logging._values import plain, unique_name, utf8
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -49,21 +50,26 @@ class OtlpLogOutput:
         if severity is None:
             severity = self._severities[level] = severity_of(level)
         time_nanos = event.time_micros * 1_000
+        body = utf8(event.message)
+        attributes, characters = _attributes(event)
+        # A character has at most four bytes of UTF-8.
+        if 4 * (len(body) + characters) > MAX_EXPORTED_BYTES:
+            body, attributes = cut_record(body, attributes)
         logger.emit(
             EventLogRecord(
                 timestamp=time_nanos,
                 observed_timestamp=time_nanos,
-                severity_text=event.record.levelname,
+                severity_text=utf8(event.record.levelname),
                 severity_number=severity,
-                body=utf8(event.message),
-                attributes=_attributes(event),
+                body=body,
+                attributes=attributes,
             )
         )
 
     def _logger(self, name: str) -> Optional[Logger]:
         if len(self._loggers) >= _MAX_LOGGERS:
             self._loggers.clear()
-        logger = None if name.startswith(_NOT_EXPORTED) else self._provider.get_logger(name, __version__)
+        logger = None if name.startswith(_NOT_EXPORTED) else self._provider.get_logger(utf8(name), __version__)
         self._loggers[name] = logger
         return logger
 
@@ -81,23 +87,37 @@ def severity_of(level: int) -> SeverityNumber:
     return SeverityNumber(4 * tens + 1 + min(ones, 3))
 
 
-def _attributes(event: Event) -> dict[str, Any]:
+def _attributes(event: Event) -> tuple[dict[str, Any], int]:
+    """Return the attributes and about how many characters they have, which is seldom too few."""
     attributes: dict[str, Any] = dict(event.scope.attributes)
     if event.uid is not None:
         attributes[_names.LOG_RECORD_UID] = event.uid
+    characters = 256
     exception: Any = event.exception
-    if isinstance(exception, dict):
+    if exception is not None:
+        # A processor may have made it a text, as structlog's own formatters of exceptions do.
+        members = exception if isinstance(exception, dict) else {"stacktrace": exception}
         for field, attribute in _EXCEPTION_ATTRIBUTES:
-            if field in exception:
-                attributes[attribute] = plain(exception[field])
-    elif exception is not None:
-        # A processor made it a text, as structlog's own formatters of exceptions do.
-        attributes[_names.ATTR_EXCEPTION_STACKTRACE] = plain(exception)
+            if field in members:
+                value = attributes[attribute] = plain(members[field])
+                characters += _characters(value)
     for key, value in event.extra.items():
-        name = key if type(key) is str else str(plain(key))
         # A copy: what the caller does with the object after the call must not show.
-        attributes[_names.EXTRA_PREFIX + name if name in attributes else utf8(name)] = plain(value)
-    return attributes
+        copy = plain(value)
+        attributes[unique_name(_names.EXTRA_PREFIX + key, attributes) if key in attributes else key] = copy
+        characters += 32 + (len(copy) if type(copy) is str else _characters(copy) if type(copy) in _COLLECTIONS else 0)
+    return attributes, characters
+
+
+_COLLECTIONS: Final = (dict, list)
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(32 + len(key) + _characters(item) for key, item in value.items())
+    return sum(8 + _characters(item) for item in value) if isinstance(value, list) else 8
 
 
 _EXCEPTION_ATTRIBUTES: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._redaction import MASK, Redaction
-from ts_otel_logging._values import plain
+from ts_otel_logging._values import MAX_ITEMS, plain
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -60,21 +61,74 @@ class Pipeline:
 
     def _process(self, event: Event) -> bool:
         fields = event.as_dict()
-        for processor in self.processors:
-            try:
-                # A copy each: what a processor did before it raised must not stay half done.
-                result: Any = processor(event.record, event.level, dict(fields))
-            except structlog.DropEvent:
-                return False
-            except Exception as error:  # noqa: BLE001 - the user's code
-                swallowed(f"processor {_name(processor)}", error)
-                continue
-            if isinstance(result, dict):
-                fields = result
-            else:
-                swallowed(f"processor {_name(processor)}", TypeError(f"returned {type(result).__name__}, not a dict"))
+        nested = []
+        if not _CONTAINERS.isdisjoint(map(type, fields.values())):
+            nested = [key for key, value in fields.items() if type(value) in _CONTAINERS]
+        outer = _running.processors
+        running: list[Any] = [*outer, None]
+        _running.processors = running
+        try:
+            for processor in self.processors:
+                if outer and any(processor is other for other in outer):
+                    # It logs itself: its own events are the one thing that it does not see.
+                    continue
+                running[-1] = processor
+                try:
+                    # A copy each: what a processor did before it raised must not stay half done.
+                    result: Any = processor(
+                        event.record, event.level, _copy(fields, nested) if nested else dict(fields)
+                    )
+                except structlog.DropEvent:
+                    return False
+                except Exception as error:  # noqa: BLE001 - the user's code
+                    swallowed(f"processor {_name(processor)}", error)
+                    continue
+                if isinstance(result, dict):
+                    fields = result
+                else:
+                    rubbish = TypeError(f"returned {type(result).__name__}, not a dict")
+                    swallowed(f"processor {_name(processor)}", rubbish)
+        finally:
+            _running.processors = outer
         event.replace(fields)
         return True
+
+
+class _Running(threading.local):
+    """The processors that this thread is in."""
+
+    def __init__(self) -> None:
+        self.processors: list[Processor] = []
+
+
+_running = _Running()
+_CONTAINERS: Final = frozenset({dict, list})
+
+
+def _copy(fields: dict[str, Any], nested: list[str]) -> dict[str, Any]:
+    copy = dict(fields)
+    copies: dict[int, Any] = {}
+    for key in nested:
+        if type(copy.get(key)) in _CONTAINERS:
+            copy[key] = _copy_container(copy[key], copies)
+    return copy
+
+
+def _copy_container(value: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy of a dict or list and of those in it.
+
+    Other objects, and what is larger than a line could show, are the caller's own, as structlog has it.
+    """
+    copy = copies.get(id(value))
+    if copy is not None:
+        return copy
+    if len(value) > MAX_ITEMS or len(copies) > MAX_ITEMS:
+        return value
+    copy = copies[id(value)] = value.copy()
+    for key, item in list(copy.items()) if type(copy) is dict else enumerate(copy):
+        if type(item) in _CONTAINERS:
+            copy[key] = _copy_container(item, copies)
+    return copy
 
 
 def _redact(event: Event, redaction: Redaction) -> None:

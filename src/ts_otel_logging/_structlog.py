@@ -49,10 +49,15 @@ def configure() -> Callable[[], None]:
     """
     if structlog.is_configured():
         return lambda: None
+    logger_class = logging.getLoggerClass()
+    # It makes a class of structlog's own that of all new loggers: one that the program has set stays.
+    logger_factory = structlog.stdlib.LoggerFactory()
+    if logger_class is not logging.Logger:
+        logging.setLoggerClass(logger_class)
     # The bridge adds the context variables, for every kind of logger alike.
     structlog.configure(
         processors=_PROCESSORS,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=logger_factory,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
@@ -60,8 +65,29 @@ def configure() -> Callable[[], None]:
     def undo() -> None:
         if structlog.get_config()["processors"] is _PROCESSORS:
             structlog.reset_defaults()
+            if isinstance(logging.getLoggerClass(), type) and logging.getLoggerClass().__module__ == "structlog.stdlib":
+                logging.setLoggerClass(logger_class)
 
     return undo
+
+
+def is_rendering() -> bool:
+    """Return whether the program's own structlog configuration hands rendered text to `logging`."""
+    config = structlog.get_config()
+    return (
+        structlog.is_configured()
+        and isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
+        and bool(config["processors"])
+        and isinstance(config["processors"][-1], _RENDERERS)
+    )
+
+
+_RENDERERS: Final = (
+    structlog.processors.JSONRenderer,
+    structlog.processors.KeyValueRenderer,
+    structlog.processors.LogfmtRenderer,
+    structlog.dev.ConsoleRenderer,
+)
 
 
 def get_logger(name: str, **initial_values: Any) -> Any:

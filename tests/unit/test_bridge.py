@@ -170,9 +170,10 @@ class TestAnyValue:
     def test_a_numpy_scalar_is_a_number_and_an_array_its_kind(self, log: logging.Logger, lines: Lines) -> None:
         import numpy as np
 
-        log.info("x", extra={"scalar": np.float32(0.5), "array": np.zeros((2, 3))})
+        log.info("x", extra={"scalar": np.float32(0.5), "small": np.zeros((2, 3)), "array": np.zeros((7, 3))})
         assert lines.last["scalar"] == 0.5
-        assert "(2, 3)" in lines.last["array"]
+        assert lines.last["small"] == [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+        assert lines.last["array"].startswith("<ndarray shape=(7, 3), dtype=float64")
 
     def test_arguments_that_do_not_fit_cost_nothing_of_the_event(self, lines: Lines) -> None:
         BridgeHandler(stream=lines).handle(
