@@ -11,9 +11,9 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Optional, TextIO, Union
 
 from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope
 from ts_otel_logging._import_hook import after_import
@@ -32,20 +32,37 @@ _active: Optional[_Activation] = None
 
 def start_launcher() -> None:
     """Let TorchServe's launcher check the settings, and start the JVM with JSON on its console."""
-    from ts_otel_logging._torchserve._launch import watch_java
+    from ts_otel_logging._torchserve._launch import JavaStart, watch_java
 
-    def before_java(command: list[str]) -> list[str]:
-        from ts_otel_logging._launcher import java_command
+    def before_java(command: list[str]) -> JavaStart:
+        from ts_otel_logging import _launcher
 
         settings = _config.load(os.environ)
-        _tell_on_console(_config.all_problems(settings))
-        if not settings.values[_config.SWITCH]:
-            return command
-        folder = os.getcwd()
-        os.environ.update(_config.with_absolute_paths(os.environ, folder))
-        return java_command(command, os.environ, folder, frontend=settings["FRONTEND"]).command
+        with _on_console(sys.stderr):
+            _tell(_config.all_problems(settings))
+            if not settings.values[_config.SWITCH]:
+                return JavaStart(command)
+            folder = os.getcwd()
+            os.environ.update(_config.with_absolute_paths(os.environ, folder))
+            java = _launcher.java_command(
+                command, os.environ, folder, frontend=settings["FRONTEND"], level=settings["LEVEL"]
+            )
+            relay = None
+            if java.decision is _launcher.FrontendDecision.JSON:
+                relay = _diagnostics.shielded("console relay")(_launcher.Relay)()
+        return JavaStart(java.command, relay)
 
-    watch_java(before_java)
+    def tell(text: str) -> bool:
+        settings = _config.load(os.environ)
+        if not settings.values[_config.SWITCH] or settings["FRONTEND"] == "off":
+            return False
+        from ts_otel_logging._bridge import BridgeHandler
+
+        record = logging.LogRecord("ts.model_server", logging.INFO, "", 0, "%s", (text,), None)
+        BridgeHandler(renderer=settings["FORMAT"], stream=sys.stdout).handle(record)
+        return True
+
+    watch_java(before_java, tell)
 
 
 def _tell(problems: Iterable[_config.Problem]) -> None:
@@ -53,18 +70,17 @@ def _tell(problems: Iterable[_config.Problem]) -> None:
         _diagnostics.report("setting ignored", level=logging.ERROR, **problem._asdict())
 
 
-def _tell_on_console(problems: list[_config.Problem]) -> None:
-    if not problems:
-        return
+@contextmanager
+def _on_console(stream: TextIO) -> Iterator[None]:
+    """Give our reports somewhere to go: TorchServe's launcher has no logging of its own."""
     from ts_otel_logging._bridge import BridgeHandler
 
-    # TorchServe's launcher has no logging of its own: the lines go to the console in the shape of all others.
     logger = logging.getLogger(_diagnostics.LOGGER_NAME)
-    handler = BridgeHandler(stream=sys.stderr)
+    handler = BridgeHandler(stream=stream)
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
     try:
-        _tell(problems)
+        yield
     finally:
         logger.propagate = propagate
         logger.removeHandler(handler)

@@ -27,7 +27,7 @@ OFF: Final = ("", "0", "false", "off", "no")
 
 SHAPE_NAMES: Final = ("structlog",)
 RESPONSE_HEADER_NAMES: Final = ("server-timing", "traceresponse", "traceparent")
-FRONTEND_MODES: Final = ("json", "off")
+FRONTEND_MODES: Final = ("json", "json+files", "json-only", "off")
 
 
 class Problem(NamedTuple):

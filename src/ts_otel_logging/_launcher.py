@@ -1,4 +1,4 @@
-"""The JVM's command line with a log4j2 configuration that prints JSON, unless the user configured log4j.
+"""How the JVM is started: with a log4j2 configuration that prints JSON, unless the user configured log4j.
 
 log4j 2.17.1, as packaged with TorchServe 0.12.0, takes its configuration from a Java system property, else from
 ``LOG4J_CONFIGURATION_FILE``, else from a file on the class path, which starts with the working directory
@@ -8,7 +8,13 @@ log4j 2.17.1, as packaged with TorchServe 0.12.0, takes its configuration from a
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -16,9 +22,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_OURS: Final = Path(__file__).with_name("_log4j2.xml").resolve()
-# log4j merges the listed files, the later ones over the earlier: ours holds only what differs from the packaged one.
+_FOLDER: Final = Path(__file__).resolve().parent
+# log4j merges the listed files, the later ones over the earlier: ours hold only what differs from the packaged one.
 _PACKAGED: Final = "classpath:log4j2.xml"
+_FILES: Final = {
+    "json": ("_log4j2.xml",),
+    "json+files": ("_log4j2.xml", "_log4j2_json_files.xml"),
+    "json-only": ("_log4j2.xml", "_log4j2_no_files.xml"),
+}
+
+# fcntl.F_SETPIPE_SZ has a name from Python 3.10 (Linux: include/uapi/linux/fcntl.h).
+_F_SETPIPE_SZ: Final = 1031
+_PIPE_BYTES: Final = 1024 * 1024
+# What the relay itself waits (_relay.LAST_WRITE_SECONDS) and a little more.
+_LAST_LINES_SECONDS: Final = 6.0
 
 # log4j takes its property names in several spellings (org.apache.logging.log4j.util.PropertySource.Util).
 _CONFIGURATION_FILE: Final = re.compile(r"-Dlog4j2?[-._/]?configuration[-._/]?file=", re.IGNORECASE)
@@ -63,22 +80,83 @@ class JavaCommand(NamedTuple):
     decision: FrontendDecision
 
 
-def java_command(command: Sequence[str], environ: Mapping[str, str], cwd: str, *, frontend: str) -> JavaCommand:
+def java_command(
+    command: Sequence[str], environ: Mapping[str, str], cwd: str, *, frontend: str, level: int = logging.INFO
+) -> JavaCommand:
     """Return TorchServe's command for the JVM, with the console's log4j2 configuration added where we may.
 
     Args:
         command: ``java`` and its arguments as ``ts.model_server.start`` built them; it is not changed.
         environ: The environment that the JVM will have.
         cwd: The working directory that the JVM will have.
-        frontend: ``json`` for JSON on the console with TorchServe's log files as before, ``off`` for stock.
+        frontend: ``json`` for JSON on the console with TorchServe's log files as before, ``json+files`` for JSON in
+            those too, ``json-only`` for no log files, ``off`` for stock.
+        level: The least level of the console's lines. The access log has all of its lines. With ``DEBUG`` and below
+            come those that TorchServe prints for every request without saying anything new, and metrics.
     """
     decision = _decide(command, environ, cwd, frontend)
     arguments = list(command)
     if decision is FrontendDecision.JSON:
-        # First, so that the same property among arguments we cannot see, those of an @argument-file, wins over ours.
         # A file URI has neither spaces nor the commas, question marks and ${…} that mean something to log4j here.
-        arguments.insert(1, f"-Dlog4j.configurationFile={_PACKAGED},{_OURS.as_uri()}")
+        files = ",".join((_PACKAGED, *((_FOLDER / name).as_uri() for name in _FILES[frontend])))
+        options = [f"-Dlog4j.configurationFile={files}", f"-Dts_otel_logging.level={_log4j_level(level)}"]
+        if level <= logging.DEBUG:
+            options.append("-Dts_otel_logging.chatter=NEUTRAL")
+        # Without log files the console is the only place that metrics are written to.
+        if level <= logging.DEBUG or frontend == "json-only":
+            options.append("-Dts_otel_logging.metrics=ALL")
+        # First, so that the same property among arguments we cannot see, those of an @argument-file, wins over ours.
+        arguments[1:1] = options
     return JavaCommand(arguments, decision)
+
+
+def _log4j_level(level: int) -> str:
+    # The least of log4j's levels that holds none below the wanted one.
+    levels = ((logging.DEBUG - 1, "ALL"), (10, "DEBUG"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL"))
+    return next((name for least, name in levels if level <= least), "OFF")
+
+
+class Relay:
+    """The process that hands the JVM's console on, so that a console nobody reads does not stall TorchServe.
+
+    Attributes:
+        stdout: The descriptor that the JVM's standard output is to be; `close` closes it here.
+        stderr: The same of its standard error.
+
+    Raises:
+        OSError: It could not be started.
+    """
+
+    def __init__(self) -> None:
+        stdout_source, self.stdout = os.pipe()
+        stderr_source, self.stderr = os.pipe()
+        for descriptor in (self.stdout, self.stderr):
+            # Room for a burst; not every system lets everybody have it.
+            with suppress(OSError):
+                fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            # The interpreter alone: no start-up files, no packages, a fraction of the time.
+            self._process = subprocess.Popen(  # noqa: S603 - our own file
+                [sys.executable, "-I", "-S", str(_FOLDER / "_relay.py"), str(stdout_source), str(stderr_source)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(stdout_source, stderr_source),
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(stdout_source)
+            os.close(stderr_source)
+
+    def close(self) -> None:
+        """Leave the descriptors to the JVM: the relay ends when nobody has them any more."""
+        os.close(self.stdout)
+        os.close(self.stderr)
+
+    def wait(self) -> None:
+        """Wait until the console has the JVM's last lines; a few seconds at most."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_LINES_SECONDS)
 
 
 def _decide(command: Sequence[str], environ: Mapping[str, str], cwd: str, frontend: str) -> FrontendDecision:

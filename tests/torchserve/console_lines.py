@@ -6,15 +6,10 @@ import json
 import re
 from typing import Any
 
-# What is printed without passing log4j, so that no layout of ours can reach it: the JVM's and TorchServe's own prints
-# (newer JVMs end their block of warnings with an empty line).
-BYPASSES_LOG4J = re.compile(
-    r"Model server started\.|nvidia-smi not available or failed.*|Removing orphan pid file\.|(WARNING: .*)?"
-)
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 # The loggers of TorchServe's frontend; everything else on the console comes from a worker or the launcher.
-_FRONTEND = re.compile(r"ACCESS_LOG|MODEL_LOG|MODEL_METRICS|TS_METRICS|TELEMETRY_METRICS|(org|io|com)\..*|root|")
+_FRONTEND = re.compile(r"ACCESS_LOG|MODEL_LOG|MODEL_METRICS|TS_METRICS|TELEMETRY_METRICS|(org|io|com|jvm)\..*|root|")
 # Some of these are ends of line for the Java reader of a worker's stdout, all break terminals or parsers.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

@@ -117,7 +117,9 @@ def write_archive(model_store: Path, model: Model) -> str:
 class TorchServe:
     """One running TorchServe. Use ``start``; ``stop`` leaves nothing behind."""
 
-    def __init__(self, folder: Path, environ: dict[str, str], *, plugin_installed: bool) -> None:
+    def __init__(
+        self, folder: Path, environ: dict[str, str], *, plugin_installed: bool, metrics_mode: str = "prometheus"
+    ) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.model_store = folder / "models"
@@ -136,7 +138,7 @@ class TorchServe:
             f"grpc_management_port={free_port()}\n"
             "disable_token_authorization=true\n"
             "enable_model_api=true\n"
-            "metrics_mode=prometheus\n"
+            f"metrics_mode={metrics_mode}\n"
             "number_of_netty_threads=2\n",
             encoding="utf-8",
         )
@@ -156,21 +158,24 @@ class TorchServe:
 
     # Life
 
-    def start(self, *models: Model) -> TorchServe:
-        """Start the launcher and serve ``models``; back when every one has its worker."""
+    def start(self, *models: Model, console: int | None = None) -> TorchServe:
+        """Start the launcher and serve ``models``; back when every one has its worker.
+
+        ``console`` is a descriptor to print on instead of the file.
+        """
         torchserve = (
             [sys.executable, str(Path(sys.executable).parent / "torchserve")]
             if self._plugin_installed
             else [_base_python(), "-c", "from ts.model_server import start; start()"]
         )
         options = ["--start", "--foreground", "--ncs", "--ts-config", str(self._config)]
-        with self.console_file.open("wb") as console:
+        with self.console_file.open("wb") as console_file:
             self._launcher = subprocess.Popen(
                 [*torchserve, *options, "--model-store", str(self.model_store)],
                 cwd=self.folder,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
-                stdout=console,
+                stdout=console_file if console is None else console,
                 stderr=subprocess.STDOUT,
             )
         try:
@@ -291,12 +296,17 @@ class TorchServe:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, environ: dict[str, str], *models: Model, plugin_installed: bool = True
+    folder: Path,
+    environ: dict[str, str],
+    *models: Model,
+    plugin_installed: bool = True,
+    console: int | None = None,
+    metrics_mode: str = "prometheus",
 ) -> Iterator[TorchServe]:
     """Give a TorchServe that serves ``models`` and stop it afterwards."""
-    server = TorchServe(folder, environ, plugin_installed=plugin_installed)
+    server = TorchServe(folder, environ, plugin_installed=plugin_installed, metrics_mode=metrics_mode)
     try:
-        yield server.start(*models)
+        yield server.start(*models, console=console)
     finally:
         server.stop()
 

@@ -69,7 +69,7 @@ def test_values_are_read() -> None:
         ("TS_OTEL_LOGGING_LEVELS", "acme", "logger=LEVEL"),
         ("TS_OTEL_LOGGING_LEVELS", "acme=LOUD", "logger=LEVEL"),
         ("TS_OTEL_LOGGING_PROCESSORS", "no colon", "package.module:name"),
-        ("TS_OTEL_LOGGING_FRONTEND", "yaml", "json, off"),
+        ("TS_OTEL_LOGGING_FRONTEND", "yaml", "json, json+files, json-only, off"),
         ("TS_OTEL_LOGGING_RESPONSE_HEADERS", "etag", "server-timing"),
         ("TS_OTEL_LOGGING_MAX_RECORD_BYTES", "1k", "whole number"),
         ("TS_OTEL_LOGGING_QUEUE_BYTES", "1", "65536"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -27,8 +28,48 @@ class TestJavaCommand:
         assert command[0] == "java"
         assert command[1].startswith("-Dlog4j.configurationFile=classpath:log4j2.xml,file:///")
         assert command[1].endswith("/_log4j2.xml")
-        assert command[2:] == java("-Xmx1g")[1:]
+        assert command[-len(java("-Xmx1g")) + 1 :] == java("-Xmx1g")[1:]
         assert decision == "json"
+
+    @pytest.mark.parametrize(
+        ("frontend", "files"),
+        [
+            ("json", ["_log4j2.xml"]),
+            ("json+files", ["_log4j2.xml", "_log4j2_json_files.xml"]),
+            ("json-only", ["_log4j2.xml", "_log4j2_no_files.xml"]),
+        ],
+    )
+    def test_each_mode_is_a_list_of_files_that_are_there(self, frontend, files, tmp_path):
+        uris = java_command(java(), {}, str(tmp_path), frontend=frontend).command[1].split(",")[1:]
+
+        paths = [Path(unquote(urlsplit(uri).path)) for uri in uris]
+        assert [path.name for path in paths] == files
+        assert all(path.is_file() for path in paths)
+
+    @pytest.mark.parametrize(
+        ("level", "name"),
+        [(0, "ALL"), (5, "ALL"), (10, "DEBUG"), (15, "INFO"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL")],
+    )
+    def test_the_level_is_log4js_name_for_it(self, level, name, tmp_path):
+        command = java_command(java(), {}, str(tmp_path), frontend="json", level=level).command
+
+        assert f"-Dts_otel_logging.level={name}" in command
+
+    @pytest.mark.parametrize(
+        ("frontend", "level", "chatter", "metrics"),
+        [
+            ("json", 20, False, False),
+            ("json", 10, True, True),
+            ("json-only", 20, False, True),
+        ],
+    )
+    def test_what_is_told_elsewhere_is_quiet_until_everything_is_wanted(
+        self, frontend, level, chatter, metrics, tmp_path
+    ):
+        command = java_command(java(), {}, str(tmp_path), frontend=frontend, level=level).command
+
+        assert ("-Dts_otel_logging.chatter=NEUTRAL" in command) is chatter
+        assert ("-Dts_otel_logging.metrics=ALL" in command) is metrics
 
     def test_leaves_the_given_command_as_it_was(self, tmp_path):
         given = java()
@@ -99,7 +140,7 @@ class TestJavaCommand:
     def test_a_path_with_characters_that_log4j_interprets_is_escaped(self, tmp_path, monkeypatch):
         folder = tmp_path / "a b,c?d&override=e+f%20${java:version}#é"
         folder.mkdir()
-        monkeypatch.setattr(_launcher, "_OURS", folder / "_log4j2.xml")
+        monkeypatch.setattr(_launcher, "_FOLDER", folder)
 
         argument = java_command(java(), {}, "/", frontend="json").command[1]
 
@@ -110,6 +151,14 @@ class TestJavaCommand:
 
 
 class TestLog4jFile:
+    @pytest.mark.parametrize("frontend", ["json+files", "json-only"])
+    def test_the_other_files_are_well_formed_and_name_the_five_of_torchserve(self, frontend, tmp_path):
+        argument = java_command(java(), {}, str(tmp_path), frontend=frontend).command[1]
+        root = ET.parse(unquote(urlsplit(argument.split(",")[2]).path)).getroot()
+        assert {appender.get("name") for appender in root.iterfind("Appenders/*")} == {
+            "access_log", "model_log", "model_metrics", "ts_log", "ts_metrics",
+        }  # fmt: skip
+
     @pytest.fixture
     def root(self, tmp_path) -> ET.Element:
         argument = java_command(java(), {}, str(tmp_path), frontend="json").command[1]
@@ -127,6 +176,7 @@ class TestLog4jFile:
         for element in root.iter():
             texts = [element.text or "", *element.attrib.values()]
             used = {name.partition("}")[0] for text in texts for name in text.split("${")[1:]}
-            assert used <= defined
+            # Another lookup than our own properties: it says where it looks, and has a default.
+            assert {name for name in used if not re.fullmatch(r"sys:ts_otel_logging\.\w+:-\w+", name)} <= defined
             if element.tag == "Property":
                 defined.add(element.attrib["name"])

@@ -13,22 +13,25 @@ from typing import Callable, Final
 
 _WORKER_MESSAGES: Final = ("[PID]", "Torch worker started.")
 _METRICS: Final = "[METRICS]"
+# Told with every request; the request's span says it better.
+_CHATTER: Final = "Backend received inference at"
 
 
 def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord], bool]:
-    """Return what tells a control line from an event.
+    """Return what tells a control line from an event, and lowers the worker's own chatter to DEBUG.
 
     Args:
         worker_file: The path of the running ``model_service_worker.py``, as on its command line.
     """
     import ts.metrics.caching_metric
+    import ts.protocol.otf_message_handler
     import ts.service
 
     # The files whose INFO records hold control lines, by the logger they use. The logger's name is the cheap question
     # that nearly every record answers with no.
     files = {
         # A script's path in its code is the one on the command line, or absolute, by the version of Python.
-        "root": (worker_file, os.path.abspath(worker_file)),
+        "root": (worker_file, os.path.abspath(worker_file), ts.protocol.otf_message_handler.__file__),
         ts.metrics.caching_metric.logger.name: (ts.metrics.caching_metric.__file__,),
         ts.service.logger.name: (ts.service.__file__,),
     }
@@ -37,7 +40,11 @@ def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord],
         if record.name not in files or record.levelno != logging.INFO or record.pathname not in files[record.name]:
             return False
         if record.name == "root":
-            return str(record.msg).startswith(_WORKER_MESSAGES)
+            text = str(record.msg)
+            if text.startswith(_CHATTER):
+                # Where everything is wanted it is still there.
+                record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+            return text.startswith(_WORKER_MESSAGES)
         return record.getMessage().startswith(_METRICS)
 
     return is_control_line

@@ -1,0 +1,255 @@
+"""Runs between the JVM and the console, as a process of its own, so that a console nobody reads stalls nobody.
+
+TorchServe's frontend writes its console with blocking writes. When the reader of that pipe stops (a log driver that
+waits for a full disk or a slow network), the JVM stops at the next line, with every worker and ``/ping``. This process
+always reads what the JVM prints; what the console does not take waits here, within a bound. It has three duties:
+
+- hand on whole lines, in order, as they came;
+- make an event of a line that is none: what bypasses log4j (``Model server started.``, the JVM's own warnings);
+- when the bound is reached drop lines, those below WARNING first, and say how many in one event.
+
+The launcher starts it with the interpreter alone (``-I -S``: no start-up files, no packages), so it imports nothing but
+the standard library. It ends when the JVM does: a signal that is meant for the JVM must not end it first.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+from datetime import datetime, timezone
+from typing import Final
+
+# Ten seconds of a busy server's lines. Those from WARNING up may use as much again as a quarter of it.
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+MAX_SEVERE_BYTES: Final = MAX_WAITING_BYTES + MAX_WAITING_BYTES // 4
+# With the JVM gone, this long may the console take for the rest.
+LAST_WRITE_SECONDS: Final = 5.0
+# A thrown exception's lines come at once; the event is whole when none has come for this long.
+_CONTINUATION_SECONDS: Final = 0.05
+# The JVM writes line by line. To read a few at once costs a fraction of the processor's time.
+_GATHER_SECONDS: Final = 0.001
+_CHUNK_BYTES: Final = 1024 * 1024
+_RETRY_SECONDS: Final = 0.2
+
+# The field's name in each shape of a line (docs/fields.md), and the levels that go first.
+_LEVEL: Final = re.compile(rb'"(?:level|log\.level|severity|severityText|status)":\s?"(\w+)"')
+_LEVEL_WITHIN_BYTES: Final = 400
+_GO_FIRST: Final = frozenset((b"trace", b"debug", b"info", b"notice", b"default"))
+# Stack frames, causes, and the box of text in which HotSpot tells of a crash.
+_CONTINUES: Final = re.compile(rb"\s|Caused by: |Suppressed: |\.\.\. \d+ |#")
+_MAX_TEXT_BYTES: Final = 64 * 1024
+# How the JVM, java.util.logging and log4j's own status logger begin a line that is more than its stream says.
+_SAYS_LEVEL: Final = re.compile(r"(?:.* )?(WARN(?:ING)?|ERROR|SEVERE|FATAL)\b[: ]|Exception in thread|(#)")
+
+
+class Console:
+    """One stream of the console and the lines that wait for it.
+
+    Args:
+        descriptor: Where lines go; writing may block.
+        name: ``stdout`` or ``stderr``, for reports.
+    """
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._blocks: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._dropped: Counter[str] = Counter()
+        self._dropping_since = ""
+        self._closed = False
+        self._changed = threading.Condition()
+        self._writer = threading.Thread(target=self._write, name=f"console {name}", daemon=True)
+        self._writer.start()
+
+    def put(self, lines: bytes) -> None:
+        """Take whole lines; never waits for the console."""
+        with self._changed:
+            if not self._dropping_since and self._waiting_bytes + len(lines) <= MAX_WAITING_BYTES:
+                self._append(lines)
+            else:
+                for line in lines.splitlines(keepends=True):
+                    self._put_or_drop(line)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Give the console a last while to take what waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._writer.join(LAST_WRITE_SECONDS)
+
+    def _append(self, lines: bytes) -> None:
+        self._blocks.append(lines)
+        self._waiting_bytes += len(lines)
+
+    def _put_or_drop(self, line: bytes) -> None:
+        found = _LEVEL.search(line, 0, _LEVEL_WITHIN_BYTES)
+        level = found[1].lower() if found else b"unknown"
+        if level in _GO_FIRST:
+            # Once lines are missing, more would only hide where: they are taken again when there is room for many.
+            fits = not self._dropping_since and self._waiting_bytes + len(line) <= MAX_WAITING_BYTES
+        else:
+            fits = self._waiting_bytes + len(line) <= MAX_SEVERE_BYTES
+        if fits:
+            self._append(line)
+            return
+        self._dropping_since = self._dropping_since or _now()
+        self._dropped[level.decode()] += 1
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while not self._blocks:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                blocks = b"".join(self._blocks)
+                self._blocks.clear()
+            written = self._write_out(blocks)
+            with self._changed:
+                self._waiting_bytes -= len(blocks)
+                if self._dropping_since and self._waiting_bytes <= MAX_WAITING_BYTES // 2:
+                    self._append(self._report())
+            if not written:
+                return
+
+    def _report(self) -> bytes:
+        fields = {"dropped": dict(self._dropped), "since": self._dropping_since, "stream": self._name}
+        self._dropped.clear()
+        self._dropping_since = ""
+        return _event("warning", "ts_otel_logging", "console lines dropped, nobody read them in time", **fields)
+
+    def _write_out(self, lines: bytes) -> bool:
+        rest = memoryview(lines)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:  # noqa: PERF203 - each write may fail by itself
+                # Somebody else made the console non-blocking: it is theirs as well as ours.
+                select.select((), (self._descriptor,), ())
+            except OSError as error:
+                if error.errno in (errno.EPIPE, errno.EBADF):
+                    return False
+                # A full disk, for one, may have room again.
+                time.sleep(_RETRY_SECONDS)
+        return True
+
+
+class Text:
+    """Lines that are no events, gathered until they are one: a stack trace comes in many.
+
+    Args:
+        console: Where the event goes.
+        level: Its level, if it does not begin with one.
+        logger: Its logger's name.
+    """
+
+    def __init__(self, console: Console, level: str, logger: str) -> None:
+        self._console = console
+        self._level = level
+        self._logger = logger
+        self._lines = b""
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, line: bytes) -> None:
+        """Take one line; an empty one says nothing."""
+        if self._lines and len(self._lines) < _MAX_TEXT_BYTES and _CONTINUES.match(line):
+            self._lines += b"\n" + line
+        else:
+            self.flush()
+            self._lines = line
+
+    def flush(self) -> None:
+        """Put what was gathered."""
+        if self._lines:
+            text = self._lines.decode("utf-8", "backslashreplace")
+            self._lines = b""
+            said = _SAYS_LEVEL.match(text)
+            level = self._level if said is None else "warning" if (said[1] or "").startswith("WARN") else "error"
+            self._console.put(_event(level, self._logger, text))
+
+
+def relay(source: int, console: Console, level: str, logger: str) -> None:
+    """Hand on what a descriptor gives, until it ends.
+
+    Args:
+        source: A pipe's reading end.
+        console: Where lines go.
+        level: The level of a line that is no event and does not say its own.
+        logger: The logger's name of such a line.
+    """
+    text = Text(console, level, logger)
+    begun: list[bytes] = []
+    while True:
+        if text and not select.select((source,), (), (), _CONTINUATION_SECONDS)[0]:
+            text.flush()
+        chunk = os.read(source, _CHUNK_BYTES)
+        whole, newline, rest = chunk.rpartition(b"\n")
+        # Nobody's line is as long as all that may wait: what goes on without an end is cut.
+        if newline or not chunk or sum(map(len, begun)) > MAX_WAITING_BYTES:
+            lines = b"".join((*begun, whole, newline))
+            begun = []
+            # Nearly always every line is an event: one look finds that out.
+            if not text and newline and lines.startswith(b"{") and lines.count(b"\n{") == lines.count(b"\n") - 1:
+                console.put(lines)
+            else:
+                _put_mixed(lines, text, console)
+        if not chunk:
+            text.flush()
+            return
+        begun.append(rest)
+        time.sleep(_GATHER_SECONDS)
+
+
+def _put_mixed(lines: bytes, text: Text, console: Console) -> None:
+    for line in lines.split(b"\n"):
+        if line.startswith(b"{"):
+            text.flush()
+            console.put(line + b"\n")
+        elif line.strip():
+            text.add(line)
+
+
+def _event(level: str, logger: str, text: str, **fields: object) -> bytes:
+    event = {"timestamp": _now(), "level": level, "logger": logger, "event": text, **fields}
+    # ASCII: no character in it ends a line anywhere.
+    return json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def main(stdout_source: int, stderr_source: int) -> None:
+    """Relay both streams of the JVM until both have ended.
+
+    Args:
+        stdout_source: The descriptor that the JVM's standard output comes from.
+        stderr_source: The descriptor that its standard error comes from.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    consoles = Console(1, "stdout"), Console(2, "stderr")
+    streams = (stdout_source, consoles[0], "info", "jvm.stdout"), (stderr_source, consoles[1], "warning", "jvm.stderr")
+    threads = [threading.Thread(target=relay, args=stream) for stream in streams]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for console in consoles:
+        console.close()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,217 @@
+"""The frontend's own lines: fields, what is quiet, the its modes, a console nobody reads."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import console_lines
+import pytest
+from torchserve_server import PHASES, TorchServe, running, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.torchserve
+
+LOG_FILES = {"access_log.log", "model_log.log", "model_metrics.log", "ts_log.log", "ts_metrics.log"}
+CHATTER = ("Looping backend response", "Backend response time", "Sending response for jobId", "result=[METRICS]",
+           "Backend received inference", "Flushing req", "Waiting time ns")  # fmt: skip
+NO_EXPORT = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "LOGS", "METRICS")}
+# How long nobody reads: far longer than any request takes, and than the pipe and the buffer of stock last.
+UNREAD_SECONDS = 8
+MOST_PING_SECONDS = 1.0
+
+
+def events_of(server: TorchServe, logger: str, since_bytes: int = 0) -> list[dict[str, Any]]:
+    return [event for event in console_lines.events(server.console_lines(since_bytes)) if event["logger"] == logger]
+
+
+class TestAccessLog:
+    def access(self, server, path: str) -> dict[str, Any]:
+        since = server.console_size_bytes()
+        server.client.get(path)
+        return wait_for(lambda: events_of(server, "ACCESS_LOG", since), f"the access log of {path}")[0]
+
+    def test_has_fields_with_opentelemetrys_names(self, server):
+        event = self.access(server, "/predictions/phases")
+        assert event["http.request.method"] == "GET"
+        assert event["url.path"] == "/predictions/phases"
+        assert event["http.response.status_code"] == 200
+        assert event["network.protocol.version"] == "1.1"
+        assert event["client.address"] == "127.0.0.1"
+        assert event["client.port"] > 0
+        assert 0 <= event["duration_ms"] < 30_000
+        assert (event["model_name"], event["model_version"]) == ("phases", "1.0")
+        assert event["worker_id"].isdigit()
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/predictions/nobody?password=hunter2",
+            "/predictions/nobody?password=hunter2%20HTTP/1.1%22%20200%201",
+            '/predictions/nobody/"?password=hunter2&x=\\"',
+            "/predictions/nobody?a=b?password=hunter2",
+        ],
+    )
+    def test_has_no_query_string_anywhere(self, server, path):
+        event = self.access(server, path)
+        assert event["http.response.status_code"] == 404
+        assert event["url.path"].startswith("/predictions/nobody")
+        assert "hunter2" not in str(event)
+        assert "?" not in event["url.path"]
+
+    def test_a_path_that_looks_like_the_rest_of_the_line_is_only_a_path(self, server):
+        event = self.access(server, '/x"%20HTTP/1.1"%20200%207')
+        assert event["http.response.status_code"] == 404
+        assert event["url.path"].startswith("/x")
+
+
+def test_a_line_of_a_workers_thread_names_model_and_worker(server):
+    started = [event for event in events_of(server, "MODEL_LOG") if event["event"] == "Torch worker started."]
+    assert {event["model_name"] for event in started} >= {"phases", "own", "function", "digits"}
+    for event in started:
+        assert event["model_version"]
+        assert event["thread"].startswith(f"W-{event['worker_id']}-{event['model_name']}_")
+
+
+def test_what_says_nothing_new_is_quiet(server):
+    since = server.console_size_bytes()
+    for _ in range(3):
+        server.predict("phases", {})
+    wait_for(lambda: len(events_of(server, "ACCESS_LOG", since)) >= 3, "three lines of the access log")
+    chatter = [line for line in server.console_lines() if any(words in line for words in CHATTER)]
+    assert chatter == []
+
+
+@pytest.fixture(scope="module")
+def debug_server(tmp_path_factory) -> Iterator[TorchServe]:
+    environ = {
+        "TS_OTEL_LOGGING": "1",
+        "TS_OTEL_LOGGING_FRONTEND": "json+files",
+        "TS_OTEL_LOGGING_LEVEL": "DEBUG",
+        **NO_EXPORT,
+    }
+    with running(tmp_path_factory.mktemp("files"), environ, PHASES, metrics_mode="log") as server:
+        server.predict("phases", {"inference": {"print": "printed"}})
+        yield server
+
+
+class TestJsonFilesAtDebug:
+    @pytest.mark.parametrize("words", CHATTER)
+    def test_debug_brings_everything_back(self, debug_server, words):
+        debug_server.wait_for_line(lambda line: words in line, words)
+
+    def test_a_metric_has_fields(self, debug_server):
+        [event] = wait_for(
+            lambda: [e for e in events_of(debug_server, "MODEL_METRICS") if e["event"].startswith("HandlerTime.")],
+            "HandlerTime",
+        )
+        assert event["metric_name"] == "HandlerTime"
+        assert event["metric_unit"] == "ms"
+        assert event["metric_value"] >= 0
+        assert event["metric_dimensions"] == {"ModelName": "phases", "Level": "Model"}
+        assert event["request_id"] in event["event"]
+
+    def test_a_metric_of_the_host_has_no_request(self, debug_server):
+        [event] = wait_for(
+            lambda: [e for e in events_of(debug_server, "TS_METRICS") if e["event"].startswith("CPUUtilization.")][:1],
+            "CPUUtilization",
+        )
+        assert event["metric_unit"] == "Percent"
+        assert event["metric_dimensions"] == {"Level": "Host"}
+        assert "request_id" not in event
+
+    @pytest.mark.parametrize("name", sorted(LOG_FILES))
+    def test_log_files_are_json(self, debug_server, name):
+        text = wait_for(lambda: (debug_server.logs / name).read_text(encoding="utf-8"), name)
+        for line in text.split("\n")[:-1]:
+            if not line.startswith("{"):
+                raise AssertionError(line)
+            console_lines.parse(line)
+
+
+class Console:
+    """A pipe's reader that can be told to stop reading."""
+
+    def __init__(self) -> None:
+        self.source, self.sink = os.pipe()
+        self.read = bytearray()
+        self.reading = threading.Event()
+        self.reading.set()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            self.reading.wait()
+            data = os.read(self.source, 65536)
+            if not data:
+                return
+            self.read += data
+
+    def lines(self) -> list[str]:
+        return bytes(self.read).decode("utf-8").split("\n")[:-1]
+
+    def close(self) -> None:
+        self.reading.set()
+        os.close(self.sink)
+        self._thread.join(10)
+        os.close(self.source)
+
+
+@pytest.fixture(scope="module")
+def console() -> Iterator[Console]:
+    console = Console()
+    yield console
+    console.close()
+
+
+@pytest.fixture(scope="module")
+def unread_server(tmp_path_factory, console) -> Iterator[TorchServe]:
+    environ = {"TS_OTEL_LOGGING": "1", "TS_OTEL_LOGGING_FRONTEND": "json-only", **NO_EXPORT}
+    with running(tmp_path_factory.mktemp("only"), environ, PHASES, console=console.sink) as server:
+        yield server
+
+
+class TestJsonOnlyOnAConsoleThatNobodyReads:
+    def test_there_are_no_log_files(self, unread_server):
+        unread_server.predict("phases", {})
+        assert LOG_FILES.intersection(path.name for path in unread_server.logs.iterdir()) == set()
+
+    def test_requests_and_pings_are_answered_as_ever_and_what_is_missing_is_said_once(self, unread_server, console):
+        before = len(console.lines())
+        # Forty lines of 4 kB a request fill pipe and relay within a second.
+        many = {"inference": {"log": [{"message": f"line {n:02} " + "x" * 4_000} for n in range(40)]}}
+        last = {"inference": {"log": [{"level": "WARNING", "message": "the last warning"}]}}
+        console.reading.clear()
+        pings, requests = [], 0
+        end = time.monotonic() + UNREAD_SECONDS
+        while time.monotonic() < end:
+            assert unread_server.predict("phases", many).is_success
+            requests += 1
+            started = time.monotonic()
+            assert unread_server.client.get("/ping").is_success
+            pings.append(time.monotonic() - started)
+        assert unread_server.predict("phases", last).is_success
+        assert requests * 40 * 4_000 > 8_000_000, "too little to fill what may wait"
+        assert statistics.median(pings) < MOST_PING_SECONDS
+        assert max(pings) < UNREAD_SECONDS / 2
+
+        console.reading.set()
+        wait_for(lambda: any("console lines dropped" in line for line in console.lines()), "the report of the gap")
+        events = console_lines.events(console.lines()[before:])
+        [report] = [event for event in events if event["event"].startswith("console lines dropped")]
+        kept = [event["event"][:7] for event in events if event["event"].startswith("line ")]
+        assert set(report["dropped"]) == {"info"}
+        assert len(kept) < requests * 40 <= len(kept) + report["dropped"]["info"]
+        assert [event["level"] for event in events if event["event"] == "the last warning"] == ["warning"]
+        # In order: what is missing is missing at the end.
+        assert kept == [f"line {n % 40:02}" for n in range(len(kept))]
+
+    def test_every_line_is_json(self, unread_server, console):
+        for line in console.lines():
+            console_lines.parse(line)
