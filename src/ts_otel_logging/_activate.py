@@ -120,6 +120,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     levels: Union[Mapping[str, Union[int, str]], str, None] = None,
     processors: Union[Iterable[Processor], str, None] = None,
     response_headers: Union[Iterable[str], str, None] = None,
+    headers: Union[Iterable[str], str, None] = None,
     max_record_bytes: Optional[int] = None,
     queue_bytes: Optional[int] = None,
     redact: Union[Iterable[str], str, None] = None,
@@ -139,6 +140,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         levels: Levels of loggers by name.
         processors: structlog processors, or ``package.module:name`` of a list of them.
         response_headers: Headers to put on answers; for TorchServe's workers.
+        headers: Names of request headers to put on lines and spans, each value cut at 256 bytes; for the same.
         max_record_bytes: The longest line.
         queue_bytes: What may wait for the collector, in bytes.
         redact: What is masked besides the built-in lists: names of keys, regular expressions in slashes, ``email``,
@@ -356,6 +358,7 @@ class _Activation:
         """Let loads and requests be spans, and the control lines leave as they are."""
         from opentelemetry import trace
 
+        from ts_otel_logging._requests import ShownHeaders
         from ts_otel_logging._torchserve._control_lines import build_control_line_filter
         from ts_otel_logging._torchserve._seams import patch_worker
         from ts_otel_logging._tracing import Tracing
@@ -367,6 +370,7 @@ class _Activation:
             self.metrics,
             exception_events=self._settings.exception_events,
             response_headers=self._settings["RESPONSE_HEADERS"],
+            shown_headers=ShownHeaders(self._settings["HEADERS"], self._masked),
         )
         self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load).undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
@@ -374,6 +378,10 @@ class _Activation:
         if isinstance(sys.stdout, io.TextIOWrapper):
             self._undo.callback(_set_line_buffering, sys.stdout, sys.stdout.line_buffering)
             _set_line_buffering(sys.stdout, value=True)
+
+    def _masked(self, fields: dict[str, str]) -> Mapping[str, str]:
+        # By what holds now: a model's own settings may have tightened it.
+        return self.redaction.mapping(fields)
 
     def announce(self) -> None:
         """Say in the worker's first line which paths are on, and what only this process could find wrong."""

@@ -106,6 +106,19 @@ def _names_in(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _header_names(text: str) -> tuple[str, ...]:
+    names = _names_in(text.lower())
+    # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+    wrong = {name: _HEADER_NAME_ACCEPTED for name in names if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name)}
+    usable = tuple(dict.fromkeys(name for name in names if name not in wrong))
+    if wrong:
+        raise WrongItemsError(usable, wrong)
+    return usable
+
+
+_HEADER_NAME_ACCEPTED: Final = "a request header's name"
+
+
 def _redact_items(text: str) -> tuple[str, ...]:
     items = split_items(text)
     wrong = {item: problem for item in items for problem in [check_item(item)] if problem is not None}
@@ -220,6 +233,7 @@ OUR_SETTINGS: Final = (
         f"a comma-separated list of {', '.join(RESPONSE_HEADER_NAMES)}",
         default=(),
     ),
+    Setting(f"{PREFIX}HEADERS", _header_names, f"a comma-separated list, each {_HEADER_NAME_ACCEPTED}", default=()),
     Setting(f"{PREFIX}MAX_RECORD_BYTES", _integer(512), "a whole number of bytes from 512", default=16_000),
     Setting(f"{PREFIX}QUEUE_BYTES", _integer(65_536), "a whole number of bytes from 65536", default=4_194_304),
     Setting(f"{PREFIX}REDACT", _redact_items, f"a comma-separated list, each {ITEM_ACCEPTED}", default=()),
@@ -232,9 +246,7 @@ OUR_SETTINGS: Final = (
     Setting(f"{PREFIX}FILE_DIR", str, "a folder", is_path=True),
 )
 
-NOT_YET: Final = frozenset(
-    PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "HEADERS", "SAMPLE_ERRORS")
-)
+NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "SAMPLE_ERRORS"))
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
 

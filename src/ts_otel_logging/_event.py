@@ -215,7 +215,8 @@ def field_name(key: str) -> str:
     # However often prefixed: a caller may have chosen the very name that another key would get.
     while name.startswith(_names.EXTRA_PREFIX):
         name = name[len(_names.EXTRA_PREFIX) :]
-    return _names.EXTRA_PREFIX + key if name in _names.LINE_FIELDS else key
+    is_ours = name in _names.LINE_FIELDS or name.startswith(_names.REQUEST_HEADER_PREFIX)
+    return _names.EXTRA_PREFIX + key if is_ours else key
 
 
 def trace_fields(span_context: trace.SpanContext) -> Mapping[str, str]:

@@ -51,6 +51,8 @@ LINE_FIELDS: Final = frozenset(
         LOG_RECORD_UID,
     }
 )
+REQUEST_HEADER_PREFIX: Final = "http.request.header."
+"""Fields and attributes that are headers of the request: https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/."""
 EXTRA_PREFIX: Final = "extra."
 """A caller's key that collides with a field of ours is kept under this prefix."""
 

@@ -17,6 +17,8 @@ from ts_otel_logging._event import type_name
 from ts_otel_logging._spans import is_client_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ts_otel_logging._metrics import Metrics
     from ts_otel_logging._spans import Spans
 
@@ -28,11 +30,50 @@ class IncomingRequest(NamedTuple):
 
     Attributes:
         request_id: TorchServe's id.
-        headers: The HTTP headers, names in lower case.
+        headers: The HTTP headers, names in lower case; for gRPC the trace context alone.
+        shown_headers: What `ShownHeaders` made of them.
     """
 
     request_id: str
     headers: Mapping[str, str]
+    shown_headers: Mapping[str, str] = {}
+
+
+class ShownHeaders:
+    """Picks the headers that a request's lines and span shall have.
+
+    Args:
+        names: The headers' names, in lower case.
+        mask: Returns fields with the secrets of their values masked.
+    """
+
+    def __init__(
+        self, names: Iterable[str] = (), mask: Callable[[dict[str, str]], Mapping[str, str]] = lambda fields: fields
+    ) -> None:
+        self._fields = {name: _names.REQUEST_HEADER_PREFIX + name for name in names}
+        self._mask = mask
+
+    def __call__(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers by the name of their field and attribute, each value of at most 256 bytes of UTF-8.
+
+        Args:
+            headers: A request's headers, names in lower case.
+        """
+        if not self._fields:
+            return _NOTHING
+        shown = {field: headers[name] for name, field in self._fields.items() if name in headers}
+        # Cut last: of a secret that the cut goes through no half must be left.
+        return {field: _cut(value) for field, value in self._mask(shown).items()}
+
+
+def _cut(value: str) -> str:
+    # A character has one byte to four.
+    head = value[:_MAX_HEADER_BYTES].encode("utf-8", "replace")[:_MAX_HEADER_BYTES]
+    return head.decode("utf-8", "ignore")
+
+
+_NOTHING: Final[Mapping[str, str]] = {}
+_MAX_HEADER_BYTES: Final = 256
 
 
 class Outcome(NamedTuple):
@@ -136,10 +177,14 @@ class Member:
             f"{_names.SPAN_PREDICT} {model.name}",
             parent,
             kind=model.span_kind,
-            attributes={**attributes, _names.ATTR_REQUEST_ID: request.request_id},
+            attributes={
+                **attributes,
+                _names.ATTR_REQUEST_ID: request.request_id,
+                **_scope.header_attributes(request.shown_headers),
+            },
         )
         self.context = trace.set_span_in_context(self.span, parent)
-        self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"))
+        self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"), request.shown_headers)
 
     def part_sent(self) -> None:
         """Count one part of its answer."""

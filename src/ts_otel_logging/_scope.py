@@ -36,6 +36,7 @@ class Scope:
         self.rendered: Optional[str] = None
 
 
+_NO_HEADERS: Mapping[str, str] = {}
 _process = Scope({}, {})
 _current: ContextVar[Optional[Scope]] = ContextVar("ts_otel_logging_scope", default=None)
 
@@ -71,17 +72,33 @@ def reset_process() -> None:
     _process = Scope({}, {})
 
 
-def of_request(request_id: str, client_request_id: Optional[str]) -> Scope:
+def of_request(
+    request_id: str, client_request_id: Optional[str], shown_headers: Mapping[str, str] = _NO_HEADERS
+) -> Scope:
     """Return the scope of one request.
 
     Args:
         request_id: TorchServe's id of the request, which clients get as ``x-request-id``.
         client_request_id: The caller's own ``x-request-id``, if it sent one.
+        shown_headers: Its headers that lines shall have, by the name of their field.
     """
     fields: dict[str, Any] = {_names.REQUEST_ID: request_id}
     if client_request_id is not None:
         fields[_names.CLIENT_REQUEST_ID] = client_request_id
-    return Scope({**fields, **_process.fields}, {_names.ATTR_REQUEST_ID: request_id, **_process.attributes})
+    attributes = {_names.ATTR_REQUEST_ID: request_id, **_process.attributes}
+    if shown_headers:
+        return Scope({**fields, **_process.fields, **shown_headers}, {**attributes, **header_attributes(shown_headers)})
+    return Scope({**fields, **_process.fields}, attributes)
+
+
+def header_attributes(shown_headers: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return headers as OpenTelemetry attributes.
+
+    Args:
+        shown_headers: By the name of their attribute.
+    """
+    # https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/: an array, for a header may come twice.
+    return {name: [value] for name, value in shown_headers.items()}
 
 
 def of_batch(request_ids: list[str], trace_ids: list[str], members: tuple[Scope, ...]) -> Scope:

@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars, unbind_cont
 from ts_otel_logging import _names, _scope
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
-from ts_otel_logging._requests import Member, Outcome
+from ts_otel_logging._requests import Member, Outcome, ShownHeaders
 from ts_otel_logging._spans import Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
@@ -46,6 +46,7 @@ class Tracing:
         metrics: Our instruments, or None when metrics are off.
         exception_events: Whether an exception is also an event of its span.
         response_headers: Which of ``server-timing``, ``traceresponse`` and ``traceparent`` answers shall carry.
+        shown_headers: Picks the headers that a request's lines and span shall have.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Tracing:
         *,
         exception_events: bool = True,
         response_headers: tuple[str, ...] = (),
+        shown_headers: Optional[ShownHeaders] = None,
     ) -> None:
         tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _SCHEMA_URL)
         self.spans = Spans(tracer, exception_events=exception_events)
         self.tracer = tracer
         self.metrics = metrics
         self.response_headers = response_headers
+        self.shown_headers = shown_headers or ShownHeaders()
         # By request id: those of the running calls, and those that will be in the next call again.
         self.under_way: dict[str, Member] = {}
         self.waiting: dict[str, Member] = {}
@@ -196,12 +199,19 @@ class Call:
         wanted = self.tracing.response_headers
         if not wanted:
             return {}
-        ids = trace_fields(self._members[index].span.get_span_context())
-        parent = f"00-{ids[_names.TRACE_ID]}-{ids[_names.SPAN_ID]}-{ids[_names.TRACE_FLAGS]}"
         # https://www.w3.org/TR/server-timing/ wants milliseconds.
-        timings = [f'trace;desc="{parent}"', *(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in self.phases)]
-        values = {"server-timing": ", ".join(timings), "traceresponse": parent, "traceparent": parent}
-        return {name: values[name] for name in wanted}
+        timings = [f"{name};dur={seconds * 1e3:.3f}" for name, seconds in self.phases]
+        values: dict[str, str] = {}
+        span_context = self._members[index].span.get_span_context()
+        # Without an SDK, a request without a caller's context has no trace to name.
+        if span_context.is_valid:
+            ids = trace_fields(span_context)
+            parent = f"00-{ids[_names.TRACE_ID]}-{ids[_names.SPAN_ID]}-{ids[_names.TRACE_FLAGS]}"
+            timings.insert(0, f'trace;desc="{parent}"')
+            values = {"traceresponse": parent, "traceparent": parent}
+        if timings:
+            values["server-timing"] = ", ".join(timings)
+        return {name: values[name] for name in wanted if name in values}
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """End every span of the call and record its measurements.

@@ -46,6 +46,7 @@ def test_values_are_read() -> None:
             "TS_OTEL_LOGGING_LEVEL": "debug",
             "TS_OTEL_LOGGING_LEVELS": "acme=ERROR, ts.service = 15",
             "TS_OTEL_LOGGING_RESPONSE_HEADERS": "Server-Timing, traceparent",
+            "TS_OTEL_LOGGING_HEADERS": "X-Tenant, user-agent, x-tenant",
             "TS_OTEL_LOGGING_LATENCY_FIELDS": "a,b",
             "TS_OTEL_LOGGING_FILE_DIR": "/data",
             "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs",
@@ -55,6 +56,7 @@ def test_values_are_read() -> None:
     assert settings["LEVEL"] == logging.DEBUG
     assert settings["LEVELS"] == {"acme": logging.ERROR, "ts.service": 15}
     assert settings["RESPONSE_HEADERS"] == ("server-timing", "traceparent")
+    assert settings["HEADERS"] == ("x-tenant", "user-agent")
     assert settings["LATENCY_FIELDS"] == ("a", "b")
     assert settings.file_dir == "/data"
     assert not settings.exception_events
@@ -71,6 +73,7 @@ def test_values_are_read() -> None:
         ("TS_OTEL_LOGGING_PROCESSORS", "no colon", "package.module:name"),
         ("TS_OTEL_LOGGING_FRONTEND", "yaml", "json, json+files, json-only, off"),
         ("TS_OTEL_LOGGING_RESPONSE_HEADERS", "etag", "server-timing"),
+        ("TS_OTEL_LOGGING_HEADERS", "x-tenant:acme", "a request header's name"),
         ("TS_OTEL_LOGGING_MAX_RECORD_BYTES", "1k", "whole number"),
         ("TS_OTEL_LOGGING_QUEUE_BYTES", "1", "65536"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url", "http://collector:4318"),

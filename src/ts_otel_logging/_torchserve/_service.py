@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 
 from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
-from ts_otel_logging._requests import IncomingRequest, Model, Outcome
+from ts_otel_logging._requests import Model, Outcome
+from ts_otel_logging._torchserve._incoming import incoming_request
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
 from ts_otel_logging._tracing import Call, Tracing, current_call
 
@@ -125,7 +126,12 @@ class Predictions:
         if not batch:
             return None
         model = _models.get(service) or self._adopt(service)
-        return Call(self._tracing, model, [_incoming(request) for request in batch], resumable=resumable)
+        return Call(
+            self._tracing,
+            model,
+            [incoming_request(request, self._tracing.shown_headers) for request in batch],
+            resumable=resumable,
+        )
 
     def _adopt(self, service: Any) -> Model:
         # Its load was under way before we came: the handler's own module switched us on.
@@ -248,15 +254,6 @@ def _add_response_headers(call: Call, data: Any, context: Any) -> None:
                 # A list by its specification: ours goes behind what the handler says.
                 key = next(key for key in context.get_response_headers(index) if key.lower() == name)
                 context.set_response_header(index, key, f"{context.get_response_headers(index)[key]}, {value}")
-
-
-def _incoming(request: dict[str, Any]) -> IncomingRequest:
-    # ts/service.py, retrieve_data_for_inference: the same fields in the same encoding; names in the client's casing.
-    headers = {
-        header["name"].decode("utf-8", "replace").lower(): header["value"].decode("utf-8", "replace")
-        for header in request.get("headers") or ()
-    }
-    return IncomingRequest(request["requestId"].decode("utf-8", "replace"), headers)
 
 
 def _outcomes(context: Any, count: int, reply: Any, call: Call) -> list[Outcome]:
