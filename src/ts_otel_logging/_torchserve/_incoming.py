@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # The frontend (frontend/server/…/ServerInitializer.java) aggregates each HTTP request with Netty's
 # HttpObjectAggregator, which gives a request without this header one (`finishAggregation`): every HTTP request has it,
-# also those of workflows, whatever the client sent. A gRPC request has none (…/grpcimpl/InferenceImpl.java): its headers
-# are TorchServe's own three for sequences, or nothing.
+# also those of workflows, whatever the client sent. A gRPC request has none (…/grpcimpl/InferenceImpl.java): its
+# headers are TorchServe's own three for sequences, or nothing.
 _IN_EVERY_HTTP_REQUEST: Final = "content-length"
 # What Netty takes as an HTTP request's head (io.netty.handler.codec.http.HttpObjectDecoder, maxHeaderSize).
 _MAX_VALUE_BYTES: Final = 8_192
