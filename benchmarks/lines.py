@@ -25,9 +25,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ts_otel_logging import BridgeHandler
+from ts_otel_logging._pipeline import Pipeline
 
 FLOOR = "NullHandler: the floor"
 OURS = "ts-otel-logging"
+OURS_UNMASKED = "ts-otel-logging, redaction off"
 OURS_WITH_PROCESSORS = "ts-otel-logging, three processors"
 STRUCTLOG = "structlog ProcessorFormatter, orjson"
 STRUCTLOG_WITH_PROCESSORS = "structlog ProcessorFormatter, orjson, three processors"
@@ -39,6 +41,7 @@ GOALS = (
     (OURS, STRUCTLOG, 0.45),
     (OURS, JSON_LOGGER, 0.60),
     (OURS, PLAIN, 0.95),
+    (OURS, OURS_UNMASKED, 1.10),
     (OURS_WITH_PROCESSORS, STRUCTLOG_WITH_PROCESSORS, 0.70),
 )
 
@@ -99,6 +102,12 @@ def processor_formatter(*processors: Any) -> logging.Formatter:
     )
 
 
+def without_redaction(handler: BridgeHandler) -> BridgeHandler:
+    # Users have no such switch: it is here for its price alone.
+    handler.pipeline = Pipeline(handler.pipeline.processors, handler.pipeline.outputs, None)
+    return handler
+
+
 def contenders(stream: TextIO) -> dict[str, logging.Handler]:
     json_logger = with_formatter(
         stream,
@@ -108,6 +117,7 @@ def contenders(stream: TextIO) -> dict[str, logging.Handler]:
     return {
         FLOOR: logging.NullHandler(),
         OURS: BridgeHandler(stream=stream),
+        OURS_UNMASKED: without_redaction(BridgeHandler(stream=stream)),
         PLAIN: with_formatter(stream, logging.Formatter("%(asctime)s %(levelname)s %(name)s - %(message)s")),
         JSON_LOGGER: json_logger,
         STRUCTLOG: with_formatter(stream, processor_formatter()),

@@ -13,11 +13,14 @@ from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._values import MAX_ITEMS, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from structlog.typing import Processor
 
     from ts_otel_logging._event import Event
 
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_NOTHING: Final[Mapping[Any, Any]] = {}
 _NEVER_SECRET: Final = _names.LINE_FIELDS - {_names.EVENT, _names.EXCEPTION}
 
 Output = Callable[["Event"], None]
@@ -138,11 +141,13 @@ def _redact(event: Event, redaction: Redaction) -> None:
         if event.exception is not None:
             event.exception = _redacted(event.exception, redaction)
         if event.fields is None:
-            _redact_fields(event.extra, redaction)
+            extra = event.extra
+            if extra:
+                extra.update(_masked_fields(extra, redaction, frozenset()))
         else:
-            fields = dict(event.fields)
-            _redact_fields(fields, redaction)
-            event.replace(fields)
+            masked = _masked_fields(event.fields, redaction, _NEVER_SECRET)
+            if masked:
+                event.replace({**event.fields, **masked})
     except Exception as error:  # noqa: BLE001 - whatever it was, what could not be looked through must not leave
         event.message = MASK
         fields = event.as_dict() if event.fields is None else event.fields
@@ -150,18 +155,25 @@ def _redact(event: Event, redaction: Redaction) -> None:
         swallowed("redaction", error)
 
 
-def _redact_fields(fields: dict[Any, Any], redaction: Redaction) -> None:
-    """Mask the secrets of an event's own fields, in place."""
+def _masked_fields(fields: Mapping[Any, Any], redaction: Redaction, never_secret: frozenset[str]) -> Mapping[Any, Any]:
+    """Return those of an event's fields that have secrets, with these masked."""
     clean, hidden = redaction.clean, redaction.hidden
     sees_numbers = redaction.sees_numbers
+    masked = _NOTHING
     for key, value in fields.items():
         if hidden[key]:
-            fields[key] = redaction.hide(value)
+            new = redaction.hide(value)
         elif type(value) is str:
-            if value not in clean:
-                fields[key] = redaction.text(value)
+            if value in clean or key in never_secret:
+                continue
+            new = redaction.text(value)
         elif sees_numbers or type(value) not in _NUMBERS:
-            fields[key] = _redacted(value, redaction)
+            new = _redacted(value, redaction)
+        else:
+            continue
+        if new is not value:
+            masked = {**masked, key: new}
+    return masked
 
 
 def _redacted(value: Any, redaction: Redaction) -> Any:

@@ -53,21 +53,24 @@ _NO_WORD: Final = re.compile("[^a-z0-9]+")
 class TextPattern(NamedTuple):
     """A kind of secret that is known by its look.
 
+    The regular expressions are such that Python and Java read them alike: the JVM's lines are masked by the same ones,
+    see `jvm_pattern`. No ``}`` that closes nothing.
+
     Attributes:
         what: For people.
-        pattern: A regular expression that Python and Java read alike (the JVM's lines are masked by the same text, see
-            ``_log4j2.xml``); its group is kept, the rest of the match is masked. No ``}`` that closes nothing.
+        at: A regular expression of no width that fails cheaply: where to try. Names are looked for backwards from the
+            separator, because a text has many letters and few separators.
+        pattern: What follows; its group is kept, the rest of the match is masked.
         needs: One character or two; every match has one of them. Empty if that cannot be said.
-        hints: Texts; every match in lower case has one of them. Most texts have none, which is cheap to find out.
-        finder: A regular expression that every match in lower case matches too, when looking for the pattern itself
-            would be dear.
+        hints: Texts; every match, with what is before it, in lower case has one of them. Most texts have none, which
+            is cheap to find out.
     """
 
     what: str
+    at: str
     pattern: str
     needs: str
     hints: tuple[str, ...]
-    finder: Optional[str] = None
 
 
 # Between a name and its value: `name=`, `name: `, `"name": "`, `'name': b'`, and JSON within JSON. No comparison.
@@ -78,11 +81,30 @@ _VALUE: Final = (
     r"""|(?<=')[^'\\\r\n]*(?:\\.[^'\\\r\n]*){0,64}"""
     r"""|(?<!["'])(?!(?:str|None|True|False|null|true|false)(?![A-Za-z0-9]))[^\s"',;&<>)\x7d]+)"""
 )
-_NAMES_IN_TEXT: Final = (
-    r"(?:pass(?:word|wd|phrase|code)|secret|credential|(?<![A-Za-z])(?:pwd|jwt|[cx]srf|(?:php|j)?sess(?:ion)?id)"
-    r"|(?:access|account|api|encryption|license|master|private|secret|session|signing|ssh)[ _.-]?key"
-    rf"|(?:{'|'.join(TOKEN_KINDS)})[ _.-]?token)s?[0-9]{{0,3}}"
+_AT_SEPARATOR: Final = r"""(?=[\\"' \t=:])"""
+_AT_BLANK: Final = r"(?=[ \t])"
+_AT_KEY: Final = "(?=[AGSadeghnprsxy])(?<![A-Za-z0-9])"
+_KEY_KINDS: Final = (
+    "access", "account", "api", "encryption", "license", "master", "private", "secret", "session", "signing", "ssh",
+)  # fmt: skip
+
+
+def _after(words: Iterable[str]) -> str:
+    # One by one: a look-behind of Python's has one length.
+    return "|".join(f"(?<={word})" for word in words)
+
+
+def _after_names(plural: str) -> str:
+    words = [f"{word}{plural}" for word in ("password", "passwd", "passphrase", "passcode", "secret", "credential")]
+    keys = [f"{kind}{gap}key{plural}" for kind in _KEY_KINDS for gap in ("", "[ _.-]")]
+    tokens = [f"{kind}{gap}token{plural}" for kind in TOKEN_KINDS for gap in ("", "[ _.-]")]
+    return f"{_after(words)}|(?<=key{plural})(?:{_after(keys)})|(?<=token{plural})(?:{_after(tokens)})"
+
+
+_AFTER_SHORT_NAME: Final = "|".join(
+    f"(?<={name})(?<![a-z]{name})" for name in ("pwd", "jwt", "[cx]srf", "sessionid", "phpsessid", "jsessionid")
 )
+_AFTER_NAME: Final = f"(?i:{_after_names('')}|{_AFTER_SHORT_NAME}|(?<=s)(?:{_after_names('s')}))"
 _NO_MODEL_TOKEN: Final = "".join(rf"(?<!(?i:{word}[ _.-]token))" for word in MODEL_TOKENS)
 # Words of a sentence ("Basic authentication") are none: a digit, or a capital letter after the first one.
 _CREDENTIAL: Final = r"(?=[0-9]|[A-Za-z][a-z+/._~-]*[A-Z0-9=])[A-Za-z0-9._~+/-]{8,}=*"
@@ -90,6 +112,7 @@ _CREDENTIAL: Final = r"(?=[0-9]|[A-Za-z][a-z+/._~-]*[A-Z0-9=])[A-Za-z0-9._~+/-]{
 TEXT_PATTERNS: Final = (
     TextPattern(
         "a private key's block, in PEM",
+        "",
         r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
         r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----|(?![\s\S]))",
         "-",
@@ -97,38 +120,43 @@ TEXT_PATTERNS: Final = (
     ),
     TextPattern(
         "the header `Authorization`, with its scheme",
-        rf"""((?i:authorization){_SEPARATOR})(?:[A-Za-z][A-Za-z0-9-]{{0,32}}[ \t]+)?[^\s"',;]+""",
+        _AT_SEPARATOR,
+        rf"""(?<=(?i:authorization))({_SEPARATOR})(?:[A-Za-z][A-Za-z0-9-]{{0,32}}[ \t]+)?[^\s"',;]+""",
         "=:",
         ("authorization",),
     ),
     TextPattern(
         "the headers `Cookie` and `Set-Cookie`, to the end of the line or of the quotes",
-        rf"""((?i:cookies?){_SEPARATOR})(?![ \tbru"'\\]{{0,8}}\[REDACTED)(?:\x7b[^\x7d\r\n]*|[^"'\r\n]+)""",
+        _AT_SEPARATOR,
+        rf"""(?:(?<=(?i:cookie))|(?<=(?i:cookies)))({_SEPARATOR})"""
+        r"""(?![ \tbru"'\\]{0,8}\[REDACTED)(?:\x7b[^\x7d\r\n]*|[^"'\r\n]+)""",
         "=:",
         ("cookie",),
     ),
     TextPattern(
         '`name=value`, `name: value` and `"name": "value"`, for names like password, secret, api_key, access_token',
-        rf"((?i:{_NAMES_IN_TEXT}){_SEPARATOR}){_VALUE}",
+        _AT_SEPARATOR,
+        f"{_AFTER_NAME}({_SEPARATOR}){_VALUE}",
         "=:",
         ("passw", "passp", "passc", "pwd", "secret", "credential", "jwt", "csrf", "xsrf", "sess", "key", "token"),
-        r"(?:passw|passp|passc|pwd|secret|credential|jwt|csrf|xsrf|sess|[a-z _.-]key|token)[a-z]{0,7}[0-9]{0,3}"
-        r"""\\?["']?[ \t]*[=:]""",
     ),
     TextPattern(
         "`token=value`, when the value has eight characters or more and a digit",
-        rf"((?i:token){_NO_MODEL_TOKEN}{_SEPARATOR})(?=[A-Za-z_.+/=~-]{{0,64}}[0-9])[A-Za-z0-9_.+/=~-]{{8,}}",
+        _AT_SEPARATOR,
+        rf"(?<=(?i:token)){_NO_MODEL_TOKEN}({_SEPARATOR})(?=[A-Za-z_.+/=~-]{{0,64}}[0-9])[A-Za-z0-9_.+/=~-]{{8,}}",
         "=:",
         ("token",),
     ),
     TextPattern(
         "the password in a URL",
+        "",
         r"""(://[^\s/:@"'<>]{0,256}:)[^\s/?#"'<>]+(?=@)""",
         "@",
         ("://",),
     ),
     TextPattern(
         "the signature or key in a URL's query: `sig`, `signature`, `X-Amz-Signature`, `key` and their like",
+        "",
         r"([?&](?i:sig|signature|x-amz-signature|x-amz-security-token|x-goog-signature|key|auth|token)=)"
         r"""[^\s&#"'<>]+""",
         "?&",
@@ -136,55 +164,74 @@ TEXT_PATTERNS: Final = (
     ),
     TextPattern(
         "credentials after `Bearer` or `Basic`",
-        rf"((?i:bearer|basic)(?<![A-Za-z]bearer)(?<![A-Za-z]basic)[ \t]+){_CREDENTIAL}",
+        _AT_BLANK,
+        rf"(?i:(?<=bearer)(?<![a-z]bearer)|(?<=basic)(?<![a-z]basic))([ \t]+){_CREDENTIAL}",
         "",
         ("bearer", "basic"),
     ),
     TextPattern(
         "JSON Web Tokens",
-        r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3}",
+        _AT_KEY,
+        r"(?<![_-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3}",
         ".",
         ("eyj",),
     ),
     TextPattern(
         "keys of AWS (`AKIA…`, `ASIA…`)",
-        r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+        _AT_KEY,
+        r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",
         "",
         ("akia", "asia", "abia", "acca"),
     ),
     TextPattern(
         "keys of Google (`AIza…`, `ya29.…`, `GOCSPX-…`)",
-        r"(?<![A-Za-z0-9])(?:AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,})",
+        _AT_KEY,
+        r"(?:AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,})",
         "",
         ("aiza", "ya29.", "gocspx-"),
     ),
     TextPattern(
         "tokens of GitHub and GitLab (`ghp_…`, `github_pat_…`, `glpat-…`)",
-        r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,})",
+        _AT_KEY,
+        r"(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,})",
         "-_",
         ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-"),
     ),
     TextPattern(
         "tokens of Slack (`xoxb-…`, `xapp-…`)",
-        r"(?<![A-Za-z0-9])(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,}",
+        _AT_KEY,
+        r"(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,}",
         "-",
         ("xox", "xapp-"),
     ),
     TextPattern(
         "keys of OpenAI, Anthropic and others that begin with `sk-`; of Stripe (`sk_live_…`)",
-        r"(?<![A-Za-z0-9])(?:sk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,})",
+        _AT_KEY,
+        r"(?:sk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,})",
         "-_",
         ("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
     ),
     TextPattern(
         "tokens of Hugging Face, PyPI, npm, SendGrid, Databricks and logfire",
-        r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36}"
+        _AT_KEY,
+        r"(?:hf_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36}"
         r"|SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}|dapi[0-9a-f]{32}|pylf_v[0-9]{1,2}_[A-Za-z0-9_]{20,})",
         "",
         ("hf_", "pypi-", "npm_", "sg.", "dapi", "pylf_v"),
     ),
 )
 """What is masked in messages, values, tracebacks and names of spans, wherever it stands."""
+
+
+def jvm_pattern() -> tuple[str, str]:
+    """Return the regular expression and the replacement by which log4j masks the JVM's lines, in Java's spelling."""
+    places: dict[str, list[str]] = {}
+    for row in TEXT_PATTERNS:
+        places.setdefault(row.at, []).append(row.pattern)
+    pattern = "|".join(f"{at}(?:{'|'.join(patterns)})" for at, patterns in places.items())
+    groups = re.compile(pattern).groups
+    return pattern, "".join(f"${number}" for number in range(1, groups + 1)) + MASK
+
 
 EMAIL: Final = "email"
 CARD: Final = "card"
@@ -301,11 +348,10 @@ class Redaction:
         for needs, patterns in self._groups:
             if needs and needs[0] not in text and needs[-1] not in text:
                 continue
-            for hints, finder, substitute in patterns:
+            for hints, substitute in patterns:
                 for hint in hints:
                     if hint in lower:
-                        if finder is None or finder(lower):
-                            text = substitute(text)
+                        text = substitute(text)
                         break
         return text
 
@@ -408,27 +454,17 @@ def _words(name: str) -> tuple[str, ...]:
 
 _QUALIFIERS: Final = frozenset(_words("_".join(QUALIFIERS)))
 
-_Search = Callable[[str], Any]
 _Substitute = Callable[[str], str]
 
 
 class _Compiled(NamedTuple):
     needs: str
     hints: tuple[str, ...]
-    finder: Optional[_Search]
     substitute: _Substitute
 
 
 def _built_in() -> list[_Compiled]:
-    return [
-        _Compiled(
-            row.needs,
-            row.hints,
-            re.compile(row.finder).search if row.finder else None,
-            _masking(row.pattern),
-        )
-        for row in TEXT_PATTERNS
-    ]
+    return [_Compiled(row.needs, row.hints, _masking(row.at + row.pattern)) for row in TEXT_PATTERNS]
 
 
 def _masking(pattern: str, *, keeps_group: bool = True) -> _Substitute:
@@ -437,15 +473,15 @@ def _masking(pattern: str, *, keeps_group: bool = True) -> _Substitute:
 
 
 def _added(names: list[tuple[str, ...]], patterns: list[str], options: list[str]) -> list[_Compiled]:
-    added = [_Compiled("", ("",), None, _masking(pattern, keeps_group=False)) for pattern in patterns]
+    added = [_Compiled("", ("",), _masking(pattern, keeps_group=False)) for pattern in patterns]
     if names:
         alternatives = "|".join("[ _.-]?".join(words) for words in names)
         pattern = rf"((?<![A-Za-z])(?i:{alternatives})s?{_SEPARATOR}){_VALUE}"
-        added.append(_Compiled("=:", tuple(words[0] for words in names), None, _masking(pattern)))
+        added.append(_Compiled("=:", tuple(words[0] for words in names), _masking(pattern)))
     if EMAIL in options:
-        added.append(_Compiled("@", ("@",), None, _masking(_EMAIL)))
+        added.append(_Compiled("@", ("@",), _masking(_EMAIL)))
     if CARD in options:
-        added.append(_Compiled("", ("",), None, partial(re.compile(_CARD).sub, _mask_card)))
+        added.append(_Compiled("", ("",), partial(re.compile(_CARD).sub, _mask_card)))
     return added
 
 

@@ -89,6 +89,30 @@ def test_what_a_handler_prints_is_one_event(server):
     assert console_lines.parse(line)["event"] == 'printed "as it is"'
 
 
+@pytest.mark.parametrize(
+    ("secret", "masked"),
+    [
+        ("dbPassword = 'hun ter2', n=1", "dbPassword = '[REDACTED]', n=1"),
+        ('{"api_key": "a\\"b"} was sent', '{"api_key": "[REDACTED]"} was sent'),
+        ("Authorization: Bearer abcDEF123456, x", "Authorization: [REDACTED], x"),
+        (
+            "GET https://u:hun@ter2@h/m.mar?x=1&X-Amz-Signature=ab12 200",
+            "GET https://u:[REDACTED]@h/m.mar?x=1&X-Amz-Signature=[REDACTED] 200",
+        ),
+        (
+            "Basic Authentication failed, max_tokens=1234567890, token: <s>",
+            "Basic Authentication failed, max_tokens=1234567890, token: <s>",
+        ),
+        ("-----BEGIN RSA PRIVATE " + "KEY----- MIIE", "[REDACTED]"),
+    ],
+)
+def test_the_frontend_masks_secrets_that_a_handler_prints(server, secret, masked):
+    since = server.console_size_bytes()
+    server.predict("phases", {"inference": {"print": f"printed <<{secret}"}})
+    line = server.wait_for_line(lambda line: "printed <<" in line, "the print", since)
+    assert console_lines.parse(line)["event"] == f"printed <<{masked}"
+
+
 @pytest.mark.parametrize("level", ["INFO", "WARNING", "ERROR", "CRITICAL"])
 def test_a_handlers_level_is_kept(server, level):
     message = f"a line of level {level}"

@@ -12,6 +12,7 @@ import pytest
 
 from ts_otel_logging import _launcher
 from ts_otel_logging._launcher import FrontendDecision, java_command
+from ts_otel_logging._redaction import jvm_pattern
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 
@@ -180,3 +181,13 @@ class TestLog4jFile:
             assert {name for name in used if not re.fullmatch(r"sys:ts_otel_logging\.\w+:-\w+", name)} <= defined
             if element.tag == "Property":
                 defined.add(element.attrib["name"])
+
+    def test_masks_what_the_worker_masks(self, root):
+        properties = {element.attrib["name"]: element.text for element in root.iter("Property")}
+        assert (properties["secrets"], properties["mask"]) == jvm_pattern()
+        # log4j counts braces to find where an option of a pattern ends, and looks up what is in ${...}.
+        assert properties["secrets"].count("{") == properties["secrets"].count("}")
+        assert "${" not in properties["secrets"]
+        assert "${masked_event}" in properties["line"]
+        for field, converter in (("masked_event", "%m"), ("stacktrace", "%xEx")):
+            assert f"%replace{{{converter}}}{{${{secrets}}}}{{${{mask}}}}" in properties[field]

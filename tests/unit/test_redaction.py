@@ -194,7 +194,7 @@ class TestTexts:
         assert list(EXAMPLES) == [row.what for row in TEXT_PATTERNS]
         for row in TEXT_PATTERNS:
             for text, _ in EXAMPLES[row.what]:
-                assert re.search(row.pattern, text), (row.what, text)
+                assert re.search(row.at + row.pattern, text), (row.what, text)
 
     @pytest.mark.parametrize("text", HARMLESS)
     def test_that_do_not(self, text: str) -> None:
