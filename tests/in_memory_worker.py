@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from lines import Lines
 from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._metrics import Metrics
+from ts_otel_logging._sdk import tracer_for_batch
 from ts_otel_logging._torchserve._seams import patch_worker
 from ts_otel_logging._tracing import Tracing
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 class Worker:
     """A worker whose spans, measurements and lines can be looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self.lines = Lines()
         self.loads = 0
         self._spans = InMemorySpanExporter()
-        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider = tracer_provider or TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
         self._reader = InMemoryMetricReader()
         self._meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
@@ -39,7 +40,7 @@ class Worker:
     @contextlib.contextmanager
     def patched(self, **options: Any) -> Iterator[None]:
         """Patch TorchServe's classes; `options` are those of `Tracing`."""
-        tracing = Tracing(self.tracer_provider, self.metrics, **options)
+        tracing = Tracing(self.tracer_provider, self.metrics, tracer_for_batch=tracer_for_batch, **options)
         patches = patch_worker(tracing, "9000", self._count_load)
         root = logging.getLogger()
         handler = BridgeHandler(stream=self.lines)

@@ -121,6 +121,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     processors: Union[Iterable[Processor], str, None] = None,
     response_headers: Union[Iterable[str], str, None] = None,
     headers: Union[Iterable[str], str, None] = None,
+    trust: Optional[str] = None,
+    sample_errors: Optional[float] = None,
     max_record_bytes: Optional[int] = None,
     queue_bytes: Optional[int] = None,
     redact: Union[Iterable[str], str, None] = None,
@@ -131,8 +133,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
 
     A keyword wins over its ``TS_OTEL_LOGGING_…`` variable; OpenTelemetry's own variables hold as they are. A provider
     that already exists is used as it is. A second call replaces the first but for the providers, which OpenTelemetry's
-    API takes only once: with them `queue_bytes` and `file_dir` stay. In a worker that the start-up file does not reach
-    (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
+    API takes only once: with them `queue_bytes`, `sample_errors` and `file_dir` stay. In a worker that the start-up
+    file does not reach (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
 
     Args:
         format: The shape of a line: ``structlog``.
@@ -141,6 +143,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         processors: structlog processors, or ``package.module:name`` of a list of them.
         response_headers: Headers to put on answers; for TorchServe's workers.
         headers: Names of request headers to put on lines and spans, each value cut at 256 bytes; for the same.
+        trust: What a caller's trace context may do: ``parent``, ``link`` or ``ignore``.
+        sample_errors: Failed requests a second whose spans are kept though they are not sampled.
         max_record_bytes: The longest line.
         queue_bytes: What may wait for the collector, in bytes.
         redact: What is masked besides the built-in lists: names of keys, regular expressions in slashes, ``email``,
@@ -251,6 +255,7 @@ class _Activation:
             file_dir=settings.file_dir,
             worker_name=worker_id,
             report=self._report,
+            error_samples_per_second=settings["SAMPLE_ERRORS"],
         )
         self.providers.set_redaction(self.redaction)
         try:
@@ -358,6 +363,7 @@ class _Activation:
         """Let loads and requests be spans, and the control lines leave as they are."""
         from opentelemetry import trace
 
+        from ts_otel_logging import _sdk
         from ts_otel_logging._requests import ShownHeaders
         from ts_otel_logging._torchserve._control_lines import build_control_line_filter
         from ts_otel_logging._torchserve._seams import patch_worker
@@ -371,6 +377,10 @@ class _Activation:
             exception_events=self._settings.exception_events,
             response_headers=self._settings["RESPONSE_HEADERS"],
             shown_headers=ShownHeaders(self._settings["HEADERS"], self._masked),
+            trust=self._settings["TRUST"],
+            # What is recorded for another provider would be that one's to export.
+            errors=self.providers.errors if self.tracer_provider is self.providers.tracer_provider else None,
+            tracer_for_batch=_sdk.tracer_for_batch,
         )
         self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load).undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and

@@ -27,6 +27,7 @@ OFF: Final = ("", "0", "false", "off", "no")
 
 SHAPE_NAMES: Final = ("structlog",)
 RESPONSE_HEADER_NAMES: Final = ("server-timing", "traceresponse", "traceparent")
+TRUST_MODES: Final = ("parent", "link", "ignore")
 FRONTEND_MODES: Final = ("json", "json+files", "json-only", "off")
 
 
@@ -138,6 +139,13 @@ def _integer(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _number_from_zero(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
+
+
 def _positive_number(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -234,6 +242,8 @@ OUR_SETTINGS: Final = (
         default=(),
     ),
     Setting(f"{PREFIX}HEADERS", _header_names, f"a comma-separated list, each {_HEADER_NAME_ACCEPTED}", default=()),
+    Setting(f"{PREFIX}TRUST", _one_of(*TRUST_MODES), ", ".join(TRUST_MODES), default="parent"),
+    Setting(f"{PREFIX}SAMPLE_ERRORS", _number_from_zero, "a number of requests a second from 0", default=0.0),
     Setting(f"{PREFIX}MAX_RECORD_BYTES", _integer(512), "a whole number of bytes from 512", default=16_000),
     Setting(f"{PREFIX}QUEUE_BYTES", _integer(65_536), "a whole number of bytes from 65536", default=4_194_304),
     Setting(f"{PREFIX}REDACT", _redact_items, f"a comma-separated list, each {ITEM_ACCEPTED}", default=()),
@@ -246,7 +256,7 @@ OUR_SETTINGS: Final = (
     Setting(f"{PREFIX}FILE_DIR", str, "a folder", is_path=True),
 )
 
-NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT", "TRUST", "SAMPLE_ERRORS"))
+NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT"))
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
 

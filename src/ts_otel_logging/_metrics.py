@@ -41,6 +41,9 @@ class Metrics:
         self._first_chunk = duration(
             _names.METRIC_TIME_TO_FIRST_CHUNK, "From the worker's receipt of a request to the first part of its answer"
         )
+        self._queue = duration(
+            _names.METRIC_QUEUE_DURATION, "From a request's arrival in front of TorchServe to the worker's receipt"
+        )
         self._phase = duration(_names.METRIC_PHASE_DURATION, "One phase of a handler, once per batch")
         self._load = duration(_names.METRIC_MODEL_LOAD_DURATION, "One load of a model by a worker")
         self._reported = duration(_names.METRIC_REPORTED_DURATION, "A latency that a log record reported")
@@ -54,6 +57,10 @@ class Metrics:
     def request(self, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context) -> None:
         """Record a request's duration; `context` holds the span that the exemplar names."""
         self._request(seconds, _with_error(model, error_type), context)
+
+    def queue(self, seconds: float, model: Mapping[str, str], context: Context) -> None:
+        """Record how long a request waited for its worker."""
+        self._queue(seconds, dict(model), context)
 
     def first_chunk(
         self, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context

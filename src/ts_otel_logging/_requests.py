@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional, Protocol
 
-from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
-from opentelemetry.propagators.textmap import Getter
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from ts_otel_logging import _names, _scope
@@ -17,12 +14,18 @@ from ts_otel_logging._event import type_name
 from ts_otel_logging._spans import is_client_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from opentelemetry.context import Context
+
+    from ts_otel_logging._callers import Callers
     from ts_otel_logging._metrics import Metrics
-    from ts_otel_logging._spans import Spans
+    from ts_otel_logging._spans import Ended, Spans
 
 _FIRST_SERVER_ERROR: Final = 500
+# It is on every line of the request, and a client may send anything.
+_MAX_CLIENT_ID_CHARACTERS: Final = 256
+_SHARED_ATTRIBUTES: Final = {_names.ATTR_BATCH_SHARED: True}
 
 
 class IncomingRequest(NamedTuple):
@@ -155,36 +158,80 @@ class Moment(NamedTuple):
     epoch_nanos: int
 
 
+class ErrorSampling(Protocol):
+    """Keeps the spans of failed requests that are not sampled, so many a second."""
+
+    def recording(self, context: Context) -> Context:
+        """Return a context below which spans are recorded also when they are not sampled."""
+
+    def admit(self) -> bool:
+        """Return whether one more failed request may be kept now."""
+
+    def keep(self, context: Context) -> None:
+        """Export what was recorded below a context."""
+
+
 class Member:
     """One request of a call, or of several one after the other: its span in its caller's trace.
 
     Args:
         spans: Starts and ends spans.
+        callers: Reads the request's headers.
+        errors: Keeps the spans of failed requests that are not sampled, or None.
         model: The model.
         request: The request.
         attributes: What its span carries besides its id.
     """
 
-    def __init__(self, spans: Spans, model: Model, request: IncomingRequest, attributes: Mapping[str, Any]) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - each from another hand
+        self,
+        spans: Spans,
+        callers: Callers,
+        errors: Optional[ErrorSampling],
+        model: Model,
+        request: IncomingRequest,
+        attributes: Mapping[str, Any],
+    ) -> None:
         self._spans = spans
+        self._errors = errors
+        self._is_kept_error = False
         self._started = time.perf_counter()
         self._parts = 0
         self._first_part_seconds: Optional[float] = None
         self.paused_at: Optional[Moment] = None
         self.request_id = request.request_id
-        parent = propagate.extract(request.headers, otel_context.Context(), _HEADERS)
+        parent, links, arrived_nanos = callers.origin(request.headers)
+        if errors is not None:
+            parent = errors.recording(parent)
+        if model.span_kind is not SpanKind.SERVER:
+            # What a proxy says is about the client's request, not about a workflow's node.
+            arrived_nanos = None
+        received_nanos = time.time_ns()
         self.span = spans.start(
             f"{_names.SPAN_PREDICT} {model.name}",
             parent,
             kind=model.span_kind,
+            links=links,
             attributes={
                 **attributes,
                 _names.ATTR_REQUEST_ID: request.request_id,
                 **_scope.header_attributes(request.shown_headers),
             },
+            start_time=received_nanos if arrived_nanos is None else arrived_nanos,
         )
+        self.span_context = self.span.get_span_context()
         self.context = trace.set_span_in_context(self.span, parent)
-        self.scope = _scope.of_request(request.request_id, request.headers.get("x-request-id"), request.shown_headers)
+        self._queue_seconds: Optional[float] = None
+        if arrived_nanos is not None:
+            self._queue_seconds = (received_nanos - arrived_nanos) / 1e9
+            spans.finished(_names.SPAN_QUEUE, self.context, arrived_nanos, received_nanos)
+        client_request_id = request.headers.get("x-request-id")
+        self.scope = _scope.of_request(
+            request.request_id,
+            client_request_id and client_request_id[:_MAX_CLIENT_ID_CHARACTERS],
+            request.shown_headers,
+            self.context,
+        )
 
     def part_sent(self) -> None:
         """Count one part of its answer."""
@@ -196,7 +243,39 @@ class Member:
         """Remember when its last call was over."""
         self.paused_at = Moment(time.perf_counter(), time.time_ns())
 
-    def end(self, model: Model, metrics: Optional[Metrics], outcome: Outcome, moment: Optional[Moment] = None) -> None:
+    def is_kept(self, outcome: Outcome) -> bool:
+        """Return whether its spans will leave: it is sampled, or it failed and may be kept for that. Ask only once.
+
+        Args:
+            outcome: How it ended.
+        """
+        if self.span_context.trace_flags.sampled:
+            return self.span.is_recording()
+        if self._errors is None or outcome.error_type is None:
+            return False
+        self._is_kept_error = self._errors.admit()
+        return self._is_kept_error
+
+    def add_phase(self, name: str, ended: Ended) -> None:
+        """Show a phase of the whole batch in its trace too.
+
+        Args:
+            name: The phase.
+            ended: When it was, and how it ended.
+        """
+        self._spans.finished(
+            name, self.context, ended.started_nanos, ended.ended_nanos, ended.error_type, _SHARED_ATTRIBUTES
+        )
+
+    def end(
+        self,
+        model: Model,
+        metrics: Optional[Metrics],
+        outcome: Outcome,
+        *,
+        moment: Optional[Moment] = None,
+        exception_event: Optional[Mapping[str, str]] = None,
+    ) -> None:
         """End its span and record its measurements.
 
         Args:
@@ -204,6 +283,7 @@ class Member:
             metrics: Our instruments, or None when it is not measured.
             outcome: How it ended.
             moment: When; now, if absent.
+            exception_event: The attributes of an event of its span for the exception, if it shall have one.
         """
         seconds = (time.perf_counter() if moment is None else moment.perf_seconds) - self._started
         if outcome.status_code is not None:
@@ -212,22 +292,12 @@ class Member:
             self.span.set_attribute(_names.ATTR_STREAM_CHUNK_COUNT, self._parts)
             self.span.set_attribute(_names.ATTR_STREAM_TIME_TO_FIRST_CHUNK, self._first_part_seconds)
         error_type = outcome.error_type
-        self._spans.end(self.span, error_type, outcome.error, None if moment is None else moment.epoch_nanos)
+        self._spans.end(self.span, error_type, exception_event, None if moment is None else moment.epoch_nanos)
+        if self._is_kept_error and self._errors is not None:
+            self._errors.keep(self.context)
         if metrics is not None:
             metrics.request(seconds, model.metric_attributes, error_type, self.context)
+            if self._queue_seconds is not None:
+                metrics.queue(self._queue_seconds, model.metric_attributes, self.context)
             if self._first_part_seconds is not None:
                 metrics.first_chunk(self._first_part_seconds, model.metric_attributes, error_type, self.context)
-
-
-class _HeaderGetter(Getter[Mapping[str, str]]):
-    """Finds a header however a propagator spells it: names of HTTP headers have no case."""
-
-    def get(self, carrier: Mapping[str, str], key: str) -> Optional[list[str]]:
-        value = carrier.get(key.lower())
-        return None if value is None else [value]
-
-    def keys(self, carrier: Mapping[str, str]) -> list[str]:
-        return list(carrier)
-
-
-_HEADERS: Final = _HeaderGetter()

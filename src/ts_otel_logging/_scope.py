@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Optional
 
+from opentelemetry import context as otel_context
+
 from ts_otel_logging import _names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from opentelemetry.context import Context
 
 
 class Scope:
@@ -22,17 +26,23 @@ class Scope:
         fields: The line's fields, in the contract's order.
         attributes: The same as OpenTelemetry attributes.
         members: For a batch, the scope of each of its requests, in the batch's order; otherwise empty.
+        context: The OpenTelemetry context with the span of its one request; None for any other scope.
         rendered: A place for the shape to keep what it rendered of `fields`; None until then.
     """
 
-    __slots__ = ("attributes", "fields", "members", "rendered")
+    __slots__ = ("attributes", "context", "fields", "members", "rendered")
 
     def __init__(
-        self, fields: Mapping[str, Any], attributes: Mapping[str, Any], members: tuple[Scope, ...] = ()
+        self,
+        fields: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+        members: tuple[Scope, ...] = (),
+        context: Optional[Context] = None,
     ) -> None:
         self.fields = fields
         self.attributes = attributes
         self.members = members
+        self.context = context
         self.rendered: Optional[str] = None
 
 
@@ -73,7 +83,10 @@ def reset_process() -> None:
 
 
 def of_request(
-    request_id: str, client_request_id: Optional[str], shown_headers: Mapping[str, str] = _NO_HEADERS
+    request_id: str,
+    client_request_id: Optional[str],
+    shown_headers: Mapping[str, str] = _NO_HEADERS,
+    context: Optional[Context] = None,
 ) -> Scope:
     """Return the scope of one request.
 
@@ -81,14 +94,19 @@ def of_request(
         request_id: TorchServe's id of the request, which clients get as ``x-request-id``.
         client_request_id: The caller's own ``x-request-id``, if it sent one.
         shown_headers: Its headers that lines shall have, by the name of their field.
+        context: The OpenTelemetry context with its span.
     """
     fields: dict[str, Any] = {_names.REQUEST_ID: request_id}
     if client_request_id is not None:
         fields[_names.CLIENT_REQUEST_ID] = client_request_id
     attributes = {_names.ATTR_REQUEST_ID: request_id, **_process.attributes}
     if shown_headers:
-        return Scope({**fields, **_process.fields, **shown_headers}, {**attributes, **header_attributes(shown_headers)})
-    return Scope({**fields, **_process.fields}, attributes)
+        return Scope(
+            {**fields, **_process.fields, **shown_headers},
+            {**attributes, **header_attributes(shown_headers)},
+            context=context,
+        )
+    return Scope({**fields, **_process.fields}, attributes, context=context)
 
 
 def header_attributes(shown_headers: Mapping[str, str]) -> dict[str, list[str]]:
@@ -128,8 +146,9 @@ def leave(token: Any) -> None:
 
 @contextmanager
 def request_scope(index: int) -> Iterator[None]:
-    """Narrow the lines of a block to one request of the current batch.
+    """Narrow a block to one request of the current batch.
 
+    Its lines have the ids of this request alone, its trace and its span; spans made in it are children of that span.
     Outside a batch, or when off, it does nothing.
 
     Args:
@@ -142,8 +161,12 @@ def request_scope(index: int) -> Iterator[None]:
     if not 0 <= index < len(members):
         yield
         return
-    token = enter(members[index])
+    member = members[index]
+    context_token = None if member.context is None else otel_context.attach(member.context)
+    token = enter(member)
     try:
         yield
     finally:
         leave(token)
+        if context_token is not None:
+            otel_context.detach(context_token)

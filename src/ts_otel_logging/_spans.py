@@ -15,7 +15,7 @@ from ts_otel_logging._diagnostics import shielded, swallowed
 from ts_otel_logging._event import exception_fields, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
@@ -30,11 +30,15 @@ class Ended(NamedTuple):
         seconds: How long it took.
         error_type: The ``error.type`` of its failure, or None.
         context: The context that holds the span.
+        started_nanos: When it began, in nanoseconds since the epoch.
+        ended_nanos: When it was over.
     """
 
     seconds: float
     error_type: Optional[str]
     context: Context
+    started_nanos: int
+    ended_nanos: int
 
 
 class Spans:
@@ -72,7 +76,8 @@ class Spans:
         Yields:
             Nothing.
         """
-        span = self.start(name, **options)
+        started_nanos = time.time_ns()
+        span = self.start(name, start_time=started_nanos, **options)
         context = trace.set_span_in_context(span)
         token = otel_context.attach(context)
         started = time.perf_counter()
@@ -84,16 +89,53 @@ class Spans:
             raise
         finally:
             seconds = time.perf_counter() - started
+            ended_nanos = time.time_ns()
             otel_context.detach(token)
             error_type = None if error is None or is_client_error(error) else type_name(error)
-            self.end(span, error_type, error if exception_event else None)
-            shielded("measurement")(on_end)(Ended(seconds, error_type, context))
+            event = self.exception_event(error) if exception_event else None
+            self.end(span, error_type, event, ended_nanos)
+            shielded("measurement")(on_end)(Ended(seconds, error_type, context, started_nanos, ended_nanos))
+
+    def finished(  # noqa: PLR0913, PLR0917 - a whole span
+        self,
+        name: str,
+        context: Context,
+        started_nanos: int,
+        ended_nanos: int,
+        error_type: Optional[str] = None,
+        attributes: Optional[Mapping[str, Any]] = None,
+    ) -> Span:
+        """Make a span of what is over already.
+
+        Args:
+            name: Its name.
+            context: Holds its parent.
+            started_nanos: When it began, in nanoseconds since the epoch.
+            ended_nanos: When it was over.
+            error_type: Its ``error.type``, when it failed.
+            attributes: Its attributes.
+        """
+        span = self.start(name, context, start_time=started_nanos, attributes=attributes)
+        self.end(span, error_type, end_time=ended_nanos)
+        return span
+
+    @shielded("exception event")
+    def exception_event(self, error: Optional[BaseException]) -> Optional[dict[str, str]]:
+        """Return the attributes of an exception's event; None when there is none, or events are left to the log."""
+        if error is None or not self.exception_events:
+            return None
+        fields = exception_fields(error)
+        return {
+            _names.ATTR_EXCEPTION_TYPE: fields["type"],
+            _names.ATTR_EXCEPTION_MESSAGE: fields["message"],
+            _names.ATTR_EXCEPTION_STACKTRACE: fields["stacktrace"],
+        }
 
     def end(
         self,
         span: Span,
         error_type: Optional[str] = None,
-        error: Optional[BaseException] = None,
+        exception_event: Optional[Mapping[str, str]] = None,
         end_time: Optional[int] = None,
     ) -> None:
         """End a span.
@@ -101,23 +143,15 @@ class Spans:
         Args:
             span: The span.
             error_type: Its ``error.type``, when it failed.
-            error: The exception to make an event of it.
+            exception_event: The attributes of an event for its exception, as `exception_event` returns them.
             end_time: In nanoseconds since the epoch; now, if absent.
         """
         try:
             if error_type is not None:
                 span.set_status(Status(StatusCode.ERROR, error_type))
                 span.set_attribute(_names.ATTR_ERROR_TYPE, error_type)
-            if error is not None and self.exception_events:
-                fields = exception_fields(error)
-                span.add_event(
-                    "exception",
-                    {
-                        _names.ATTR_EXCEPTION_TYPE: fields["type"],
-                        _names.ATTR_EXCEPTION_MESSAGE: fields["message"],
-                        _names.ATTR_EXCEPTION_STACKTRACE: fields["stacktrace"],
-                    },
-                )
+            if exception_event is not None:
+                span.add_event("exception", exception_event)
         except Exception as failure:  # noqa: BLE001 - the shield
             swallowed("end of span", failure)
         finally:

@@ -6,6 +6,7 @@ gets the batch and ended when the answer is known; phases in between are childre
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -17,6 +18,7 @@ from opentelemetry.trace import Link
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from ts_otel_logging import _names, _scope
+from ts_otel_logging._callers import Callers
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
 from ts_otel_logging._requests import Member, Outcome, ShownHeaders
@@ -24,16 +26,18 @@ from ts_otel_logging._spans import Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
     from ts_otel_logging._metrics import Metrics
-    from ts_otel_logging._requests import IncomingRequest, Model
+    from ts_otel_logging._requests import ErrorSampling, IncomingRequest, Model
 
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 _HTTP_OK: Final = 200
+# Beyond, the copies would cost more than the batch's own spans tell.
+_MAX_SHARING_MEMBERS: Final = 64
 
 _current_call: ContextVar[Optional[Call]] = ContextVar("ts_otel_logging_call", default=None)
 
@@ -47,9 +51,12 @@ class Tracing:
         exception_events: Whether an exception is also an event of its span.
         response_headers: Which of ``server-timing``, ``traceresponse`` and ``traceparent`` answers shall carry.
         shown_headers: Picks the headers that a request's lines and span shall have.
+        trust: What a caller's headers may do, as `Callers` has it.
+        errors: Keeps the spans of failed requests that are not sampled, or None.
+        tracer_for_batch: Returns the tracer for the span of a batch, for our tracer and the spans of its members.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords
         self,
         tracer_provider: TracerProvider,
         metrics: Optional[Metrics],
@@ -57,6 +64,9 @@ class Tracing:
         exception_events: bool = True,
         response_headers: tuple[str, ...] = (),
         shown_headers: Optional[ShownHeaders] = None,
+        trust: str = "parent",
+        errors: Optional[ErrorSampling] = None,
+        tracer_for_batch: Callable[[Tracer, Sequence[SpanContext]], Tracer] = lambda tracer, _members: tracer,
     ) -> None:
         tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _SCHEMA_URL)
         self.spans = Spans(tracer, exception_events=exception_events)
@@ -64,6 +74,9 @@ class Tracing:
         self.metrics = metrics
         self.response_headers = response_headers
         self.shown_headers = shown_headers or ShownHeaders()
+        self.callers = Callers(trust)
+        self.errors = errors
+        self._tracer_for_batch = tracer_for_batch
         # By request id: those of the running calls, and those that will be in the next call again.
         self.under_way: dict[str, Member] = {}
         self.waiting: dict[str, Member] = {}
@@ -78,6 +91,28 @@ class Tracing:
             member = self.under_way.get(request_id)
             if member is not None:
                 member.part_sent()
+
+    def start_batch(self, name: str, members: Sequence[Member], attributes: Mapping[str, Any]) -> Span:
+        """Start the span of a batch, linked with those of its members.
+
+        Args:
+            name: Its name.
+            members: The batch's requests.
+            attributes: Its attributes.
+        """
+        contexts = [member.span_context for member in members]
+        # Made with the span, so that a sampler or processor sees them.
+        links = [
+            Link(context, {_names.ATTR_REQUEST_ID: member.request_id, _names.ATTR_BATCH_INDEX: index})
+            for index, (member, context) in enumerate(zip(members, contexts))
+        ]
+        spans = Spans(self._tracer_for_batch(self.tracer, contexts), exception_events=self.spans.exception_events)
+        # A root of its own: its members belong to as many traces.
+        span = spans.start(name, otel_context.Context(), links=links, attributes=attributes)
+        if span.is_recording():
+            for member in members:
+                member.span.add_link(span.get_span_context())
+        return span
 
     def load(self, model: Model) -> AbstractContextManager[None]:
         """Wrap the load of a model in its span; what the block raises is recorded and raised on."""
@@ -108,7 +143,7 @@ class Call:
         self._resumable = resumable
         self.tracing = tracing
         self.metrics = tracing.metrics if model.answers else None
-        self.phases: list[tuple[str, float]] = []
+        self.phases: list[tuple[str, Ended]] = []
         self.error: Optional[BaseException] = None
         self.handler_window: Optional[tuple[int, int]] = None
         self.handler_context: Any = None
@@ -117,7 +152,7 @@ class Call:
         self._members = [
             waiting.pop(request.request_id)
             if request.request_id in waiting
-            else Member(tracing.spans, model, request, attributes)
+            else Member(tracing.spans, tracing.callers, tracing.errors, model, request, attributes)
             for request in requests
         ]
         if resumable and waiting:
@@ -127,11 +162,11 @@ class Call:
             self._batch_span: Optional[Span] = None
             self.context, self._scope = member.context, member.scope
         else:
-            self._batch_span = self._start_batch(attributes)
+            self._batch_span = tracing.start_batch(f"{_names.SPAN_BATCH} {model.name}", self._members, attributes)
             self.context = trace.set_span_in_context(self._batch_span)
             self._scope = _scope.of_batch(
                 [request.request_id for request in requests],
-                [trace_fields(member.span.get_span_context())[_names.TRACE_ID] for member in self._members],
+                [trace_fields(member.span_context)[_names.TRACE_ID] for member in self._members],
                 tuple(member.scope for member in self._members),
             )
         tracing.under_way.update((member.request_id, member) for member in self._members)
@@ -147,26 +182,6 @@ class Call:
         """Whether this process answers the call's requests."""
         return self._model.answers
 
-    def _start_batch(self, attributes: Mapping[str, Any]) -> Span:
-        # A root of its own: its members belong to as many traces. The links are there from the start, so that a
-        # sampler sees them.
-        links = [
-            Link(
-                member.span.get_span_context(),
-                {_names.ATTR_REQUEST_ID: member.request_id, _names.ATTR_BATCH_INDEX: index},
-            )
-            for index, member in enumerate(self._members)
-        ]
-        span = self.tracing.spans.start(
-            f"{_names.SPAN_BATCH} {self._model.name}",
-            context=otel_context.Context(),
-            links=links,
-            attributes=attributes,
-        )
-        for member in self._members:
-            member.span.add_link(span.get_span_context())
-        return span
-
     @shielded("end of a stream")
     def _end_left(self) -> None:
         # TorchServe's frontend sends every request that is not done in each call: these are not coming back.
@@ -174,7 +189,7 @@ class Call:
         while waiting:
             _, member = waiting.popitem()
             member.span.set_attribute(_names.ATTR_STREAM_CLIENT_LEFT, True)  # noqa: FBT003 - an attribute's value
-            member.end(self._model, self.metrics, Outcome(_HTTP_OK), member.paused_at)
+            member.end(self._model, self.metrics, Outcome(_HTTP_OK), moment=member.paused_at)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Wrap one phase of the handler in its span; what the block raises is recorded and raised on.
@@ -186,7 +201,7 @@ class Call:
         return self.tracing.spans.around(name, partial(self._phase_ended, name), exception_event=False)
 
     def _phase_ended(self, name: str, ended: Ended) -> None:
-        self.phases.append((name, ended.seconds))
+        self.phases.append((name, ended))
         if self.metrics is not None:
             self.metrics.phase(name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context)
 
@@ -200,9 +215,9 @@ class Call:
         if not wanted:
             return {}
         # https://www.w3.org/TR/server-timing/ wants milliseconds.
-        timings = [f"{name};dur={seconds * 1e3:.3f}" for name, seconds in self.phases]
+        timings = [f"{name};dur={ended.seconds * 1e3:.3f}" for name, ended in self.phases]
         values: dict[str, str] = {}
-        span_context = self._members[index].span.get_span_context()
+        span_context = self._members[index].span_context
         # Without an SDK, a request without a caller's context has no trace to name.
         if span_context.is_valid:
             ids = trace_fields(span_context)
@@ -222,6 +237,10 @@ class Call:
         shielded("handle span")(self._add_missing_phase)()
         if self.metrics is not None:
             self.metrics.batch(len(self._members), self._model.metric_attributes)
+        kept = [member for member, outcome in zip(self._members, outcomes) if member.is_kept(outcome)]
+        shielded("phases of a batch")(self._share_phases)(kept, outcomes)
+        # One text for all of a batch's members.
+        exception_event = self.tracing.spans.exception_event(outcomes[0].error) if kept else None
         for member, outcome in zip(self._members, outcomes):
             if outcome.more is not None:
                 member.part_sent()
@@ -229,10 +248,27 @@ class Call:
                 member.pause()
                 self.tracing.waiting[member.request_id] = member
             else:
-                member.end(self._model, self.metrics, outcome)
+                member.end(self._model, self.metrics, outcome, exception_event=exception_event)
         if self._batch_span is not None:
             failures = [outcome.error_type for outcome in outcomes if outcome.error_type is not None]
-            self.tracing.spans.end(self._batch_span, failures[0] if failures else None)
+            # A member that its handler answers with a failure of its own is no failure of the others.
+            self.tracing.spans.end(self._batch_span, failures[0] if len(failures) == len(outcomes) else None)
+
+    def _share_phases(self, members: Sequence[Member], outcomes: Sequence[Outcome]) -> None:
+        """Copy the batch's phases into the traces of its members.
+
+        A phase that ran several times ran for a part of them each: it is the batch's alone. So are the phases of a
+        batch that goes on in the next call, which may be one of hundreds.
+        """
+        if self._batch_span is None or not 0 < len(members) <= _MAX_SHARING_MEMBERS:
+            return
+        if any(outcome.more is not None for outcome in outcomes):
+            return
+        times = Counter(name for name, _ in self.phases)
+        for name, ended in self.phases:
+            if times[name] == 1:
+                for member in members:
+                    member.add_phase(name, ended)
 
     def leave(self) -> None:
         """Restore what was current before the call, also structlog's context. A second time does nothing."""
@@ -256,12 +292,11 @@ class Call:
         if self.phases or self.handler_window is None:
             return
         start, end = self.handler_window
-        span = self.tracing.spans.start("handle", self.context, start_time=start)
         failed = self.error is not None and not is_client_error(self.error)
         error_type = type_name(self.error) if self.error is not None and failed else None
-        self.tracing.spans.end(span, error_type, end_time=end)
+        span = self.tracing.spans.finished("handle", self.context, start, end, error_type)
         context = trace.set_span_in_context(span, self.context)
-        self._phase_ended("handle", Ended((end - start) / 1e9, error_type, context))
+        self._phase_ended("handle", Ended((end - start) / 1e9, error_type, context, start, end))
 
 
 def current_call() -> Optional[Call]:

@@ -35,6 +35,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings["QUEUE_BYTES"] == 4_194_304
     assert settings["LATENCY_FIELDS"] == ("inference_latency",)
     assert settings["RESPONSE_HEADERS"] == ()
+    assert settings["TRUST"] == "parent"
+    assert settings["SAMPLE_ERRORS"] == 0
     assert settings.file_dir == "logs/otlp"
     assert _config.load({"LOG_LOCATION": "/var/log/ts"}).file_dir == "/var/log/ts/otlp"
     assert settings.exception_events
@@ -47,6 +49,8 @@ def test_values_are_read() -> None:
             "TS_OTEL_LOGGING_LEVELS": "acme=ERROR, ts.service = 15",
             "TS_OTEL_LOGGING_RESPONSE_HEADERS": "Server-Timing, traceparent",
             "TS_OTEL_LOGGING_HEADERS": "X-Tenant, user-agent, x-tenant",
+            "TS_OTEL_LOGGING_TRUST": "Link",
+            "TS_OTEL_LOGGING_SAMPLE_ERRORS": "0.5",
             "TS_OTEL_LOGGING_LATENCY_FIELDS": "a,b",
             "TS_OTEL_LOGGING_FILE_DIR": "/data",
             "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN": "logs",
@@ -57,6 +61,8 @@ def test_values_are_read() -> None:
     assert settings["LEVELS"] == {"acme": logging.ERROR, "ts.service": 15}
     assert settings["RESPONSE_HEADERS"] == ("server-timing", "traceparent")
     assert settings["HEADERS"] == ("x-tenant", "user-agent")
+    assert settings["TRUST"] == "link"
+    assert settings["SAMPLE_ERRORS"] == 0.5
     assert settings["LATENCY_FIELDS"] == ("a", "b")
     assert settings.file_dir == "/data"
     assert not settings.exception_events
@@ -96,7 +102,10 @@ def test_values_are_read() -> None:
         ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1", "from 0"),
         ("OTEL_SDK_DISABLED", "perhaps", "true, false"),
         ("TS_OTEL_LOGGING_FROMAT", "structlog", "no such setting"),
-        ("TS_OTEL_LOGGING_TRUST", "link", "nothing yet"),
+        ("TS_OTEL_LOGGING_TRUST", "friends", "parent, link, ignore"),
+        ("TS_OTEL_LOGGING_SAMPLE_ERRORS", "-1", "requests a second"),
+        ("TS_OTEL_LOGGING_SAMPLE_ERRORS", "inf", "requests a second"),
+        ("TS_OTEL_LOGGING_AGENT", "on", "nothing yet"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_what_is_accepted(variable: str, value: str, accepted: str) -> None:

@@ -31,7 +31,11 @@ class LaneSpanProcessor(SpanProcessor):
         """Take an ended span; the caller pays for a size estimate and an append."""
         context = span.context
         if context is not None and context.trace_flags.sampled:
-            self._put(span, span_bytes(span))
+            self.put(span)
+
+    def put(self, span: ReadableSpan) -> None:
+        """Take an ended span, sampled or not."""
+        self._put(span, span_bytes(span))
 
     def shutdown(self) -> None:
         """Export what waits."""

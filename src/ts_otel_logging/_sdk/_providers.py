@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._sdk._config_file import call_all, configure_from_file
 from ts_otel_logging._sdk._couriers import Courier, LaneCourier, MetricCourier
 from ts_otel_logging._sdk._environment import number, seen_by_the_sdk, text
+from ts_otel_logging._sdk._error_sampling import ErrorSampling, RecordingSampler
 from ts_otel_logging._sdk._export_thread import ExportThread
 from ts_otel_logging._sdk._exporters import SIGNALS, build_exporter, exporter_names, load_registered
 from ts_otel_logging._sdk._health import Health
@@ -63,12 +65,14 @@ class Providers:
         tracer_provider: For spans.
         logger_provider: For log records.
         meter_provider: For measurements.
+        errors: Keeps the spans of failed requests that are not sampled, if that was asked for.
     """
 
     def __init__(self) -> None:
         self.tracer_provider: Optional[TracerProvider] = None
         self.logger_provider: Optional[LoggerProvider] = None
         self.meter_provider: Optional[MeterProvider] = None
+        self.errors: Optional[ErrorSampling] = None
         self._export_redaction = ExportRedaction()
         self._descriptions = dict.fromkeys(SIGNALS, "off")
         self._flush: Callable[[float], bool] = _nothing_to_do
@@ -121,6 +125,7 @@ def build_providers(  # noqa: PLR0913 - keywords
     file_dir: str,
     worker_name: Optional[str],
     report: Report,
+    error_samples_per_second: float = 0.0,
 ) -> Providers:
     """Return the providers that the environment asks for. Nothing is made global, except by ``OTEL_CONFIG_FILE``.
 
@@ -134,6 +139,7 @@ def build_providers(  # noqa: PLR0913 - keywords
         file_dir: The folder of ``otlp_json_file``.
         worker_name: What tells this worker from others on the host, the same after a restart; None elsewhere.
         report: Tells the operator something; calls are rare, rate-limited here.
+        error_samples_per_second: How many failed requests to keep though they are not sampled.
     """
     providers = Providers()
     _load_propagators(environ)
@@ -144,7 +150,7 @@ def build_providers(  # noqa: PLR0913 - keywords
         if config_file:
             _build_from_file(providers, config_file, environ, report)
         else:
-            builder = _Builder(environ, queue_bytes, file_dir, report)
+            builder = _Builder(environ, queue_bytes, file_dir, report, error_samples_per_second)
             with seen_by_the_sdk(environ):
                 builder.build(providers, resource_attributes, worker_name)
     except Exception as error:  # noqa: BLE001 - the shield
@@ -182,8 +188,16 @@ def _build_from_file(providers: Providers, path: str, environ: Mapping[str, str]
 
 
 class _Builder:
-    def __init__(self, environ: Mapping[str, str], queue_bytes: int, file_dir: str, report: Report) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        queue_bytes: int,
+        file_dir: str,
+        report: Report,
+        error_samples_per_second: float,
+    ) -> None:
         self._environ = environ
+        self._error_samples_per_second = error_samples_per_second
         self._file_dir = file_dir
         self._report = report
         self._budget = QueueBudget(queue_bytes)
@@ -240,7 +254,7 @@ class _Builder:
         else:
             self._own_metrics.start(providers.meter_provider, lanes)
         # Also without an exporter: spans give the lines their ids, and calls of others their parents.
-        build_tracer_provider = partial(self._tracer_provider, resource, span_couriers)
+        build_tracer_provider = partial(self._tracer_provider, resource, span_couriers, providers)
         providers.tracer_provider = self._built("traces", build_tracer_provider, providers)
         if log_couriers:
             build_logger_provider = partial(self._logger_provider, resource, log_couriers)
@@ -294,15 +308,22 @@ class _Builder:
         place = f"{parts.scheme}://{parts.netloc}" if parts.netloc else sender.endpoint
         return self._health.setdefault(place, Health(self._report, place))
 
-    def _tracer_provider(self, resource: Resource, couriers: list[LaneCourier]) -> TracerProvider:
+    def _tracer_provider(self, resource: Resource, couriers: list[LaneCourier], providers: Providers) -> TracerProvider:
         provider = TracerProvider(
             sampler=self._registered_sampler(),
             resource=resource,
             shutdown_on_exit=False,
             id_generator=self._id_generator(),
         )
-        for courier in couriers:
-            provider.add_span_processor(LaneSpanProcessor(courier.lane, self._thread.flush))
+        processors = [LaneSpanProcessor(courier.lane, self._thread.flush) for courier in couriers]
+        for processor in processors:
+            provider.add_span_processor(processor)
+        # Who says always_off wants no span, whatever happens.
+        if self._error_samples_per_second and processors and provider.sampler is not ALWAYS_OFF:
+            providers.errors = ErrorSampling(self._error_samples_per_second)
+            providers.errors.export_with([processor.put for processor in processors])
+            provider.add_span_processor(providers.errors)
+            provider.sampler = RecordingSampler(provider.sampler)
         return provider
 
     def _logger_provider(self, resource: Resource, couriers: list[LaneCourier]) -> LoggerProvider:

@@ -8,8 +8,9 @@ import time
 from contextlib import ExitStack
 from typing import Any, Callable, Final
 
-# An exporter that cannot reach its endpoint logs every attempt, and those records would be exported in turn.
-_NAMES: Final = ("opentelemetry.exporter", "opentelemetry.sdk")
+# An exporter that cannot reach its endpoint logs every attempt, and those records would be exported in turn. The others
+# warn of every part of a caller's header that they cannot use: whoever sends requests could fill the console.
+_NAMES: Final = ("opentelemetry.exporter", "opentelemetry.sdk", "opentelemetry.trace", "opentelemetry.baggage")
 # Debug lines about each of our requests would be exported by the next one. A logger's filter sees only what is logged
 # on that very logger, so these are all that take part in a request; requests has none.
 _HTTP_CLIENT_NAMES: Final = tuple(
