@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TextIO
 from ts_otel_logging import _names
 from ts_otel_logging._caps import cut_event
 from ts_otel_logging._diagnostics import swallowed
-from ts_otel_logging._event import RECORD_FIELDS, Event
+from ts_otel_logging._event import Event
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._shapes import SHAPES, Shape
+from ts_otel_logging._sink_output import SinkOutput
 from ts_otel_logging._values import encode_plain, text_of, utf8
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class BridgeHandler(logging.Handler):
             from ts_otel_logging._otlp_log import OtlpLogOutput
 
             outputs.append(OtlpLogOutput(logger_provider))
-        outputs.extend(_SinkOutput(sink) for sink in sinks)
+        outputs.extend(SinkOutput(sink) for sink in sinks)
         self.pipeline = Pipeline(tuple(processors), tuple(outputs), Redaction(redact))
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
         """Says which records are not events but lines of somebody's protocol, written as they are."""
@@ -291,25 +292,6 @@ class _LineOutput:
         if self._is_too_long(line):
             line = cut_event(event, shape, self._max_record_bytes - 1)
         self._writer.write(line + "\n")
-
-
-class _SinkOutput:
-    def __init__(self, sink: logging.Handler) -> None:
-        self._sink = sink
-
-    def __call__(self, event: Event) -> None:
-        if event.record.levelno >= self._sink.level:
-            record = {key: value for key, value in vars(event.record).items() if key in RECORD_FIELDS}
-            fields = {**record, "stack_info": None, **event.extra, "msg": event.message, "message": event.message}
-            fields["args"] = None
-            if event.exception is not None:
-                # The text as it was masked: a formatter takes it as it is, and would make its own of the exception.
-                fields.update(exc_info=None, exc_text=_stacktrace(event.exception))
-            self._sink.handle(logging.makeLogRecord(fields))
-
-
-def _stacktrace(exception: Any) -> str:
-    return str(exception.get("stacktrace", "") if isinstance(exception, dict) else exception)
 
 
 class _RendererShape:
