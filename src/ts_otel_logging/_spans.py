@@ -63,7 +63,13 @@ class Spans:
 
     @contextmanager
     def around(
-        self, name: str, on_end: Callable[[Ended], None], *, exception_event: bool, **options: Any
+        self,
+        name: str,
+        on_end: Callable[[Ended], None],
+        *,
+        exception_event: bool,
+        on_error: Optional[Callable[[Span], bool]] = None,
+        **options: Any,
     ) -> Iterator[None]:
         """Wrap a block in a span that is current inside it; what the block raises is recorded and raised on.
 
@@ -71,6 +77,7 @@ class Spans:
             name: The span's name.
             on_end: Called when the block is over.
             exception_event: Whether what the block raises is an event of this very span.
+            on_error: Called when the block raised; False keeps the span from ending, so that nobody gets it.
             **options: Further arguments of the span.
 
         Yields:
@@ -92,8 +99,9 @@ class Spans:
             ended_nanos = time.time_ns()
             otel_context.detach(token)
             error_type = None if error is None or is_client_error(error) else type_name(error)
-            event = self.exception_event(error) if exception_event else None
-            self.end(span, error_type, event, ended_nanos)
+            if error is None or on_error is None or shielded("failure")(on_error)(span) is not False:
+                event = self.exception_event(error) if exception_event else None
+                self.end(span, error_type, event, ended_nanos)
             shielded("measurement")(on_end)(Ended(seconds, error_type, context, started_nanos, ended_nanos))
 
     def finished(  # noqa: PLR0913, PLR0917 - a whole span

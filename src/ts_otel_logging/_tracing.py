@@ -114,15 +114,25 @@ class Tracing:
                 member.span.add_link(span.get_span_context())
         return span
 
-    def load(self, model: Model) -> AbstractContextManager[None]:
-        """Wrap the load of a model in its span; what the block raises is recorded and raised on."""
+    def load(self, model: Model, failures_to_tell: Callable[[], int]) -> AbstractContextManager[None]:
+        """Wrap the load of a model in its span; what the block raises is recorded and raised on.
+
+        Args:
+            model: The model.
+            failures_to_tell: Called when the load fails; how many failures its span stands for, 0 for no span.
+        """
+
+        def tell(span: Span) -> bool:
+            count = failures_to_tell()
+            span.set_attribute(_names.ATTR_LOAD_FAILURE_COUNT, count)
+            return count > 0
 
         def measure(ended: Ended) -> None:
             if self.metrics is not None:
                 self.metrics.load(ended.seconds, model.metric_attributes, ended.error_type, ended.context)
 
         name = f"{_names.SPAN_LOAD} {model.name}"
-        return self.spans.around(name, measure, exception_event=True, attributes=model.span_attributes)
+        return self.spans.around(name, measure, exception_event=True, on_error=tell, attributes=model.span_attributes)
 
 
 class Call:

@@ -51,6 +51,10 @@ class Model(NamedTuple):
     archive: Path | None = None
     batch_size: int = 1
     max_batch_delay_milliseconds: int = 100
+    workers: int = 1
+    response_timeout_seconds: int = 120
+    config: str = ""
+    """Text of the archive's model-config.yaml, if it has one."""
 
 
 PHASES = Model("phases", "phases.py")
@@ -101,13 +105,17 @@ def write_archive(model_store: Path, model: Model) -> str:
     if model.archive is not None:
         shutil.copy(model.archive, target)
         return target.name
-    manifest = {
+    manifest: dict[str, Any] = {
         "createdOn": "21/11/2026 09:00:00",
         "runtime": "python",
         "model": {"modelName": model.name, "handler": model.handler, "modelVersion": "1.0"},
         "archiverVersion": "0.12.0",
     }
+    if model.config:
+        manifest["model"]["configFile"] = "model-config.yaml"
     with zipfile.ZipFile(target, "w") as archive:
+        if model.config:
+            archive.writestr("model-config.yaml", model.config)
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.write(HANDLERS / model.handler, model.handler)
         archive.write(HANDLERS / "instructions.py", "instructions.py")
@@ -144,6 +152,8 @@ class TorchServe:
         )
         self._environ = {**_clean_environ(), **environ}
         self._environ.update(
+            # TorchServe starts torchrun by its name.
+            PATH=os.pathsep.join([str(Path(sys.executable).parent), self._environ["PATH"]]),
             TMPDIR=str(self.temporary),
             TEMP=str(self.temporary),
             LOG_LOCATION=str(self.logs),
@@ -198,21 +208,41 @@ class TorchServe:
             return False
 
     def register(self, model: Model) -> None:
-        """Serve one more model with one worker; back when the worker is ready."""
-        answer = httpx.post(
+        """Serve one more model; back when its workers are ready."""
+        answer = self.try_to_register(model)
+        assert answer.status_code == httpx.codes.OK, answer.text
+
+    def try_to_register(self, model: Model) -> httpx.Response:
+        """Ask for one more model; what TorchServe answers once its workers are ready, or have failed."""
+        return httpx.post(
             f"{self.management_url}/models",
             params={
                 "url": write_archive(self.model_store, model),
                 "model_name": model.name,
-                "initial_workers": 1,
+                "initial_workers": model.workers,
                 "synchronous": "true",
                 "batch_size": model.batch_size,
                 "max_batch_delay": model.max_batch_delay_milliseconds,
+                "response_timeout": model.response_timeout_seconds,
             },
             timeout=START_SECONDS,
             trust_env=False,
         )
-        assert answer.status_code == httpx.codes.OK, answer.text
+
+    def unregister(self, model: Model) -> None:
+        """End a model's workers."""
+        httpx.delete(f"{self.management_url}/models/{model.name}", timeout=30, trust_env=False)
+
+    @contextlib.contextmanager
+    def serving(self, *models: Model) -> Iterator[TorchServe]:
+        """Serve more models for the time of a block."""
+        try:
+            with ThreadPoolExecutor(max_workers=3) as pool:
+                list(pool.map(self.register, models))
+            yield self
+        finally:
+            for model in models:
+                self.unregister(model)
 
     def stop(self) -> None:
         """End the JVM and its workers by pid and wait until they are gone."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import textwrap
 import threading
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +16,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from in_process import decode_answer, load_model, make_request, predict
 from ts_otel_logging import _diagnostics
+from ts_otel_logging._torchserve import _load_failures, _service
+from ts_otel_logging._tracing import Tracing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk.trace import ReadableSpan
     from ts.service import Service
 
@@ -572,6 +578,45 @@ class TestFailures:
         root = worker.span("predict tiny")
         assert (root.status.status_code, root.attributes["error.type"]) == (StatusCode.ERROR, "SystemExit")
         assert "trace_id" not in worker.lines.last
+
+    def test_a_load_that_fails_again_is_told_once_a_minute_with_how_often(
+        self, worker: Worker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        now = 1_000.0
+        monkeypatch.setattr(_load_failures.time, "time", lambda: now)
+        tracing = Tracing(worker.tracer_provider, worker.metrics)
+
+        def attempt(*, fails: bool = True) -> None:
+            """What each new worker process does."""
+
+            def load(*_args: Any) -> Any:
+                if fails:
+                    raise RuntimeError("no weights")
+                service = types.ModuleType("service")
+                service._entry_point = print
+                return service
+
+            process = _service.Process("9000")
+            with contextlib.suppress(RuntimeError):
+                _service.wrap_load(load, tracing, process, lambda: None)(None, "tiny", str(tmp_path))
+
+        def told() -> list[Any]:
+            return [span.attributes.get("torchserve.model.load.failure.count") for span in worker.spans]
+
+        attempt()
+        attempt()
+        now += 59
+        attempt()
+        assert told() == [1]
+        now += 2
+        attempt()
+        attempt()
+        assert told() == [1, 3]
+        attempt(fails=False)
+        attempt()
+        assert told() == [1, 3, None, 1]
+        failures = [p for p in worker.points("torchserve.model.load.duration") if "error.type" in p.attributes]
+        assert [point.count for point in failures] == [6], "each is measured"
 
     def test_what_cannot_be_counted_costs_no_answer(self, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_diagnostics, "reraise", False)

@@ -16,6 +16,7 @@ from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._requests import Model, Outcome
 from ts_otel_logging._torchserve._incoming import incoming_request
+from ts_otel_logging._torchserve._load_failures import LoadFailures
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
 from ts_otel_logging._tracing import Call, Tracing, current_call
 
@@ -53,9 +54,10 @@ def wrap_load(
         return _describe(process, model_name, _manifest(model_dir), gpu_id)
 
     @shielded("model loaded")
-    def prepare(service: Any, model: Model) -> None:
+    def prepare(service: Any, model: Model, failures: LoadFailures) -> None:
         _observe(service, model)
         on_model_loaded()
+        failures.forget()
 
     @functools.wraps(load)
     def load_with_span(
@@ -70,9 +72,10 @@ def wrap_load(
         model = describe(model_name, model_dir, gpu_id)
         if model is None:
             return load(self, model_name, model_dir, handler, gpu_id, *args, **kwargs)
-        with tracing.load(model):
+        failures = LoadFailures(model_name, model_dir)
+        with tracing.load(model, failures.count_to_tell):
             service = load(self, model_name, model_dir, handler, gpu_id, *args, **kwargs)
-            prepare(service, model)
+            prepare(service, model, failures)
         return service
 
     return load_with_span
