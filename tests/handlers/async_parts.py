@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import instructions
 from ts.handler_utils.utils import send_intermediate_predict_response
@@ -10,6 +11,9 @@ from ts.handler_utils.utils import send_intermediate_predict_response
 
 class AsyncPartsHandler:
     def initialize(self, context):
+        # TorchServe misses a load that is over before it waits for it, and hangs: AsyncWorkerThread.java sets its latch
+        # after it has sent the command.
+        time.sleep(0.5)
         self.waiting = 0
         self.meeting = None
 
