@@ -38,17 +38,22 @@ def start_launcher() -> None:
         from ts_otel_logging import _launcher
 
         settings = _config.load(os.environ)
-        with _on_console(sys.stderr):
+        people = settings["FORMAT"] == "console"
+        colors = _config.is_coloured(os.environ, sys.stdout) if people else None
+        with _on_console(sys.stderr, settings["FORMAT"]):
             _tell(_config.all_problems(settings))
             if not settings.values[_config.SWITCH]:
                 return JavaStart(command)
             folder = os.getcwd()
             os.environ.update(_config.with_absolute_paths(os.environ, folder))
+            if people:
+                os.environ[_config.CONSOLE_COLORS] = str(colors).lower()
             java = _launcher.java_command(
-                command, os.environ, folder, frontend=settings["FRONTEND"], level=settings["LEVEL"]
+                command, os.environ, folder, frontend=settings["FRONTEND"], level=settings["LEVEL"], colors=colors
             )
             relay = None
-            if java.decision is _launcher.FrontendDecision.JSON:
+            # The relay makes events of what is none; people read the lines as they come.
+            if java.decision is _launcher.FrontendDecision.JSON and not people:
                 relay = _diagnostics.shielded("console relay")(_launcher.Relay)()
         return JavaStart(java.command, relay)
 
@@ -71,12 +76,12 @@ def _tell(problems: Iterable[_config.Problem]) -> None:
 
 
 @contextmanager
-def _on_console(stream: TextIO) -> Iterator[None]:
+def _on_console(stream: TextIO, shape: str) -> Iterator[None]:
     """Give our reports somewhere to go: TorchServe's launcher has no logging of its own."""
     from ts_otel_logging._bridge import BridgeHandler
 
     logger = logging.getLogger(_diagnostics.LOGGER_NAME)
-    handler = BridgeHandler(stream=stream)
+    handler = BridgeHandler(renderer=shape, stream=stream)
     logger.addHandler(handler)
     propagate, logger.propagate = logger.propagate, False
     try:
@@ -137,7 +142,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     file does not reach (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
 
     Args:
-        format: The shape of a line: ``structlog``.
+        format: The shape of a line: ``structlog``, ``otel``, ``ecs``, ``gcp``, ``datadog`` or ``console``.
         level: The level of the outputs, and of the root logger.
         levels: Levels of loggers by name.
         processors: structlog processors, or ``package.module:name`` of a list of them.
@@ -287,6 +292,7 @@ class _Activation:
             renderer=settings["FORMAT"],
             logger_provider=None if _globals.has_stock_log_handler() else self.logger_provider,
             max_record_bytes=settings["MAX_RECORD_BYTES"],
+            resource=self._resource(),
         )
         self.handler.set_redaction(self.redaction)
         self.handler.set_thresholds(settings["LEVEL"], settings["LEVELS"])
@@ -295,6 +301,13 @@ class _Activation:
             from ts_otel_logging._latency import LatencyOutput
 
             self.handler.add_output(LatencyOutput(fields, self.tracer_provider, self.metrics))
+
+    def _resource(self) -> Mapping[str, Any]:
+        for provider in (self.tracer_provider, self.logger_provider):
+            attributes = getattr(getattr(provider, "resource", None), "attributes", None)
+            if attributes:
+                return dict(attributes)
+        return {"service.name": _names.SERVICE_NAME, **_config.resource_attributes(os.environ)}
 
     def _load_processors(self) -> tuple[Processor, ...]:
         path = self._settings["PROCESSORS"]

@@ -10,14 +10,14 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TextIO
 
-from ts_otel_logging import _names
+from ts_otel_logging import _config, _names
 from ts_otel_logging._caps import cut_event
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._event import Event
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._redaction import MASK, Redaction
-from ts_otel_logging._shapes import SHAPES, Shape
+from ts_otel_logging._shapes import Shape, build_shape
 from ts_otel_logging._sink_output import SinkOutput
 from ts_otel_logging._values import encode_plain, text_of, utf8
 
@@ -41,8 +41,8 @@ class BridgeHandler(logging.Handler):
     Args:
         processors: structlog processors; they get a copy of every event as a dict, may change it, or drop it by
             raising `structlog.DropEvent`.
-        renderer: The name of a shape (``structlog``), or a structlog renderer: a callable like
-            `structlog.processors.JSONRenderer()` that turns the dict into the line.
+        renderer: The name of a shape (``structlog``, ``otel``, ``ecs``, ``gcp``, ``datadog``, ``console``), or a
+            structlog renderer: a callable like `structlog.processors.JSONRenderer()` that turns the dict into the line.
         stream: Where lines go; ``sys.stdout`` by default. With a descriptor it is written by system calls, past
             Python's buffer.
         logger_provider: An OpenTelemetry LoggerProvider that gets every event as an OTLP log record as well.
@@ -51,6 +51,8 @@ class BridgeHandler(logging.Handler):
             ``truncated``.
         redact: What is masked in every output, besides the built-in lists: names of keys, regular expressions in
             slashes, ``email``, ``card``.
+        resource: What this process is, as OpenTelemetry's resource attributes, for the shapes that name the service;
+            by default the provider's, else what ``OTEL_SERVICE_NAME`` and ``OTEL_RESOURCE_ATTRIBUTES`` say.
 
     Raises:
         ValueError: The renderer is a name that is no shape, or an item of `redact` cannot be used.
@@ -65,10 +67,12 @@ class BridgeHandler(logging.Handler):
         sinks: Iterable[logging.Handler] = (),
         max_record_bytes: int = 16_000,
         redact: Iterable[str] = (),
+        resource: Optional[Mapping[str, Any]] = None,
     ) -> None:
         super().__init__()
         self._writer = LineWriter(stream)
-        outputs: list[Output] = [_LineOutput(_shape(renderer), self._writer, max_record_bytes)]
+        shape = _shape(renderer, stream, resource, logger_provider)
+        outputs: list[Output] = [_LineOutput(shape, self._writer, max_record_bytes)]
         if logger_provider is not None:
             from ts_otel_logging._otlp_log import OtlpLogOutput
 
@@ -287,7 +291,7 @@ class _LineOutput:
         return len(line.encode("utf-8", "backslashreplace")) >= self._max_record_bytes
 
     def _write_in_default_shape(self, event: Event) -> None:
-        shape = SHAPES["structlog"]()
+        shape = build_shape("structlog", {}, colors=False)
         line = shape(event)
         if self._is_too_long(line):
             line = cut_event(event, shape, self._max_record_bytes - 1)
@@ -310,11 +314,16 @@ class _RendererShape:
         return line
 
 
-def _shape(renderer: Optional[Any]) -> Shape:
-    if renderer is None:
-        return SHAPES["structlog"]()
-    if isinstance(renderer, str):
-        if renderer not in SHAPES:
-            raise ValueError(f"renderer {renderer!r}: accepted are {', '.join(sorted(SHAPES))} or a structlog renderer")
-        return SHAPES[renderer]()
-    return _RendererShape(renderer)
+def _shape(
+    renderer: Optional[Any], stream: Optional[TextIO], resource: Optional[Mapping[str, Any]], provider: Any
+) -> Shape:
+    if renderer is not None and not isinstance(renderer, str):
+        return _RendererShape(renderer)
+    if resource is None:
+        # The SDK's providers know theirs.
+        resource = getattr(getattr(provider, "resource", None), "attributes", None)
+    return build_shape(
+        renderer or "structlog",
+        _config.resource_attributes(os.environ) if resource is None else resource,
+        colors=_config.is_coloured(os.environ, sys.stdout if stream is None else stream),
+    )

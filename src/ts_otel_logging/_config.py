@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ts_otel_logging._redaction import ITEM_ACCEPTED, check_item, split_items
 
@@ -25,7 +25,9 @@ PREFIX: Final = SWITCH + "_"
 ON: Final = ("1", "true", "on", "yes")
 OFF: Final = ("", "0", "false", "off", "no")
 
-SHAPE_NAMES: Final = ("structlog",)
+SHAPE_NAMES: Final = ("structlog", "otel", "ecs", "gcp", "datadog", "console")
+# Not a setting: what the launcher, which may have a terminal, tells the JVM and the workers, which have pipes.
+CONSOLE_COLORS: Final = f"_{PREFIX}COLORS"
 RESPONSE_HEADER_NAMES: Final = ("server-timing", "traceresponse", "traceparent")
 TRUST_MODES: Final = ("parent", "link", "ignore")
 FRONTEND_MODES: Final = ("json", "json+files", "json-only", "off")
@@ -482,6 +484,42 @@ def check_processors(settings: Settings) -> Optional[Problem]:
     except (ImportError, ValueError, AttributeError):
         found = None
     return None if found else Problem(variable, path, f"{accepted}; there is no such module")
+
+
+def resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what the environment says that this process is, as the SDK reads it.
+
+    OpenTelemetry specification, "Specifying resource information via an environment variable": percent-encoded values;
+    ``OTEL_SERVICE_NAME`` wins over a ``service.name`` among them.
+
+    Args:
+        environ: The environment.
+    """
+    pairs = (item.partition("=") for item in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    attributes = {key.strip(): unquote(value.strip()) for key, separator, value in pairs if separator and key.strip()}
+    name = environ.get("OTEL_SERVICE_NAME", "").strip()
+    return {**attributes, "service.name": name} if name else attributes
+
+
+def is_coloured(environ: Mapping[str, str], stream: Any) -> bool:
+    """Return whether text for people on a stream may have colours.
+
+    ``NO_COLOR`` (https://no-color.org) and ``FORCE_COLOR`` (https://force-color.org) win over what the stream is.
+
+    Args:
+        environ: The environment.
+        stream: A text stream.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    if environ.get(CONSOLE_COLORS):
+        return environ[CONSOLE_COLORS] == "true"
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
 
 
 def with_absolute_paths(environ: Mapping[str, str], folder: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ _FILES: Final = {
     "json+files": ("_log4j2.xml", "_log4j2_json_files.xml"),
     "json-only": ("_log4j2.xml", "_log4j2_no_files.xml"),
 }
+_FOR_PEOPLE: Final = "_log4j2_people.xml"
 
 # fcntl.F_SETPIPE_SZ has a name from Python 3.10 (Linux: include/uapi/linux/fcntl.h).
 _F_SETPIPE_SZ: Final = 1031
@@ -80,8 +81,14 @@ class JavaCommand(NamedTuple):
     decision: FrontendDecision
 
 
-def java_command(
-    command: Sequence[str], environ: Mapping[str, str], cwd: str, *, frontend: str, level: int = logging.INFO
+def java_command(  # noqa: PLR0913 - each decides about the arguments
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: str,
+    *,
+    frontend: str,
+    level: int = logging.INFO,
+    colors: Optional[bool] = None,
 ) -> JavaCommand:
     """Return TorchServe's command for the JVM, with the console's log4j2 configuration added where we may.
 
@@ -93,18 +100,22 @@ def java_command(
             those too, ``json-only`` for no log files, ``off`` for stock.
         level: The least level of the console's lines. The access log has all of its lines. With ``DEBUG`` and below
             come those that TorchServe prints for every request without saying anything new, and metrics.
+        colors: Whether text for people has colours; None for JSON in its place.
     """
     decision = _decide(command, environ, cwd, frontend)
     arguments = list(command)
     if decision is FrontendDecision.JSON:
         # A file URI has neither spaces nor the commas, question marks and ${…} that mean something to log4j here.
-        files = ",".join((_PACKAGED, *((_FOLDER / name).as_uri() for name in _FILES[frontend])))
+        names = _FILES[frontend] if colors is None else (*_FILES[frontend], _FOR_PEOPLE)
+        files = ",".join((_PACKAGED, *((_FOLDER / name).as_uri() for name in names)))
         options = [f"-Dlog4j.configurationFile={files}", f"-Dts_otel_logging.level={_log4j_level(level)}"]
         if level <= logging.DEBUG:
             options.append("-Dts_otel_logging.chatter=NEUTRAL")
         # Without log files the console is the only place that metrics are written to.
         if level <= logging.DEBUG or frontend == "json-only":
             options.append("-Dts_otel_logging.metrics=ALL")
+        if colors:
+            options.append("-Dts_otel_logging.plain=false")
         # First, so that the same property among arguments we cannot see, those of an @argument-file, wins over ours.
         arguments[1:1] = options
     return JavaCommand(arguments, decision)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 SCOPE_NAME: Final = "ts_otel_logging"
+SERVICE_NAME: Final = "torchserve"
+"""``service.name`` where nobody says another."""
 
 # Fields of a line, in their order in the default shape.
 TIMESTAMP: Final = "timestamp"
@@ -61,6 +63,7 @@ ATTR_MODEL_NAME: Final = "torchserve.model.name"
 ATTR_MODEL_VERSION: Final = "torchserve.model.version"
 ATTR_REQUEST_ID: Final = "torchserve.request.id"
 ATTR_REQUEST_IDS: Final = "torchserve.request.ids"
+ATTR_TRACE_IDS: Final = "torchserve.trace.ids"
 ATTR_BATCH_SIZE: Final = "torchserve.batch.size"
 ATTR_BATCH_INDEX: Final = "torchserve.batch.index"
 ATTR_BATCH_SHARED: Final = "torchserve.batch.shared"
@@ -82,6 +85,9 @@ ATTR_ERROR_TYPE: Final = "error.type"
 ATTR_EXCEPTION_TYPE: Final = "exception.type"
 ATTR_EXCEPTION_MESSAGE: Final = "exception.message"
 ATTR_EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/: a list of values
+ATTR_CLIENT_REQUEST_ID: Final = "http.request.header.x-request-id"
 
 SPAN_SOURCE_LOG: Final = "log"
 SAMPLING_REASON_ERROR: Final = "error"

@@ -47,6 +47,18 @@ class TestJavaCommand:
         assert [path.name for path in paths] == files
         assert all(path.is_file() for path in paths)
 
+    @pytest.mark.parametrize("frontend", ["json", "json+files", "json-only"])
+    @pytest.mark.parametrize(("colors", "plain"), [(True, ["-Dts_otel_logging.plain=false"]), (False, [])])
+    def test_for_people_one_more_file_comes_last(self, frontend, colors, plain, tmp_path):
+        stock = java_command(java(), {}, str(tmp_path), frontend=frontend).command
+        command = java_command(java(), {}, str(tmp_path), frontend=frontend, colors=colors).command
+
+        assert command[1].startswith(stock[1])
+        assert [Path(unquote(urlsplit(uri).path)).name for uri in command[1][len(stock[1]) :].split(",")[1:]] == [
+            "_log4j2_people.xml"
+        ]
+        assert [argument for argument in command[2:] if argument not in stock] == plain
+
     @pytest.mark.parametrize(
         ("level", "name"),
         [(0, "ALL"), (5, "ALL"), (10, "DEBUG"), (15, "INFO"), (20, "INFO"), (30, "WARN"), (40, "ERROR"), (50, "FATAL")],

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final, Optional
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
+from ts_otel_logging import _names
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.util.types import AttributeValue
 
-_DEFAULT_SERVICE_NAME: Final = "torchserve"
 # The namespace that the semantic conventions give for this:
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/service/#service-instance-id
 _INSTANCE_NAMESPACE: Final = uuid.UUID("4d63009a-8d0f-11ee-aad7-4c796ed8e320")
@@ -33,7 +34,7 @@ def build_resource(attributes: Mapping[str, AttributeValue], worker_name: Option
     name = f"{host}/pid {os.getpid()}" if worker_name is None else f"{host}/{worker_name}"
     created = Resource.create(
         {
-            "service.name": _DEFAULT_SERVICE_NAME,
+            "service.name": _names.SERVICE_NAME,
             "service.instance.id": str(uuid.uuid5(_INSTANCE_NAMESPACE, name)),
             "process.pid": os.getpid(),
             **attributes,
