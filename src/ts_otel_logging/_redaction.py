@@ -400,7 +400,11 @@ class Redaction:
     def hide(value: Any) -> Any:
         """Return what stands for the value of a secret key: that there is none, yes and no are told."""
         kind = type(value)
-        return value if kind in _HARMLESS or (kind in _COLLECTIONS and not value) else MASK
+        if kind in _HARMLESS or (kind in _COLLECTIONS and not value):
+            return value
+        # What was masked before stays a list, for its readers.
+        is_masked = (kind is list or kind is tuple) and all(type(item) is str and item == MASK for item in value)
+        return value if is_masked else MASK
 
 
 class _Hidden(dict[Any, bool]):

@@ -1,4 +1,4 @@
-"""One more TorchServe: OTLP over gRPC, OTLP JSON files beside it, and response headers."""
+"""One more TorchServe: OTLP over gRPC, OTLP JSON files beside it, headers of requests and of answers."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, grpc_receiver: OtlpReceiver
     environ = {
         "TS_OTEL_LOGGING": "on",
         "TS_OTEL_LOGGING_RESPONSE_HEADERS": "server-timing,traceresponse,traceparent",
+        "TS_OTEL_LOGGING_HEADERS": "x-tenant,authorization",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
         "OTEL_EXPORTER_OTLP_ENDPOINT": grpc_receiver.grpc_endpoint,
         "OTEL_TRACES_EXPORTER": "otlp,otlp_json_file",
@@ -61,7 +62,9 @@ def exchange(server: TorchServe) -> Any:
         "inference": {"sleep_seconds": SLEEP_SECONDS, "log": [{"message": MESSAGE, "extra": {"digit": 7}}]},
         "response_headers": {"server-timing": "db;dur=3", "x-model": "tiny"},
     }
-    return caller, server.predict("phases", instructions, caller.headers)
+    return caller, server.predict(
+        "phases", instructions, {**caller.headers, "X-Tenant": "acme", "Authorization": "Digest hunter2"}
+    )
 
 
 class TestGrpc:
@@ -84,6 +87,16 @@ class TestGrpc:
         assert resource["service.name"] == "digits-service"
         assert resource["deployment.environment.name"] == "test"
         assert resource["service.instance.id"] == "the-users-own"
+
+    def test_the_request_headers_that_were_asked_for_are_on_span_and_record(self, exchange, telemetry):
+        span = telemetry.wait_for_trace(exchange[0].trace_id, "predict phases")["predict phases"]
+        record = telemetry.wait_for_log_record(exchange[0].trace_id, MESSAGE)
+        for attributes in (span.attributes, record.attributes):
+            headers = {name: value for name, value in attributes.items() if name.startswith("http.")}
+            assert headers == {
+                "http.request.header.x-tenant": ["acme"],
+                "http.request.header.authorization": ["[REDACTED]"],
+            }
 
 
 class TestJsonFiles:
@@ -172,6 +185,11 @@ class TestResponseHeaders:
         response = server.predict("phases", {})
         _, trace_id, span_id, _ = response.headers["traceresponse"].split("-")
         assert telemetry.wait_for_trace(trace_id, "predict phases")["predict phases"].span_id == span_id
+
+    def test_a_failure_has_none(self, server):
+        response = server.predict("phases", {"inference": {"raise": ["ValueError", "broken on purpose"]}})
+        assert response.status_code == 503
+        assert not {"server-timing", "traceresponse", "traceparent"} & set(response.headers)
 
     def test_the_answer_itself_is_untouched(self, server):
         assert server.predict("phases", {"answer": "seven"}).text == "seven"

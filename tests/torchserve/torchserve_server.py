@@ -137,12 +137,14 @@ class TorchServe:
         self.temporary = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))
         self.console_file = folder / "console.txt"
         self.inference_url, self.management_url, self.metrics_url = (f"http://127.0.0.1:{free_port()}" for _ in "123")
+        grpc_port = free_port()
+        self.grpc_address = f"127.0.0.1:{grpc_port}"
         self._config = folder / "config.properties"
         self._config.write_text(
             f"inference_address={self.inference_url}\n"
             f"management_address={self.management_url}\n"
             f"metrics_address={self.metrics_url}\n"
-            f"grpc_inference_port={free_port()}\n"
+            f"grpc_inference_port={grpc_port}\n"
             f"grpc_management_port={free_port()}\n"
             "disable_token_authorization=true\n"
             "enable_model_api=true\n"

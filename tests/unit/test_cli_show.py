@@ -564,7 +564,8 @@ class TestTerminal:
 
 
 class TestCommandLine:
-    def test_version_names_what_is_installed(self, capsys, monkeypatch):
+    @pytest.mark.parametrize("spelling", ["version", "--version"])
+    def test_version_names_what_is_installed(self, spelling, capsys, monkeypatch):
         installed = metadata.version
 
         def version(name):
@@ -573,7 +574,7 @@ class TestCommandLine:
             return installed(name)
 
         monkeypatch.setattr(metadata, "version", version)
-        assert main(["version"]) == 0
+        assert main([spelling]) == 0
         shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
         assert shown == {
             "ts-otel-logging": __version__,

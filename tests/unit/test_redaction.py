@@ -157,7 +157,7 @@ class TestKeys:
     def test_hide_a_value_of_any_kind(self, value: Any) -> None:
         assert REDACTION.mapping({"password": value}) == {"password": MASK}
 
-    @pytest.mark.parametrize("value", [None, True, False, "", [], {}])
+    @pytest.mark.parametrize("value", [None, True, False, "", [], {}, [MASK], (MASK, MASK)])
     def test_tell_that_there_is_no_value_and_yes_and_no(self, value: Any) -> None:
         assert REDACTION.mapping({"password": value}) == {"password": value}
 

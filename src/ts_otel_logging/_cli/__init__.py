@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ts-otel-logging", description="Structured JSON logs, OTLP traces and latency histograms for TorchServe."
     )
+    parser.add_argument("--version", action="store_const", const="version", dest="command", help="the same as version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser(
         "doctor", help="what is switched on, which settings hold, where data goes and whether it arrives"
