@@ -196,7 +196,7 @@ def with_plain_keys(fields: dict[Any, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     odd = []
     for key, value in fields.items():
-        if type(key) is str and len(key) <= _MAX_KEY_CHARACTERS and utf8(key) is key:
+        if type(key) is str and 0 < len(key) <= _MAX_KEY_CHARACTERS and utf8(key) is key:
             if len(_plain_keys) >= _MAX_PLAIN_KEYS:
                 _plain_keys.clear()
             _plain_keys.add(key)

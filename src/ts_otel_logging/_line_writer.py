@@ -23,8 +23,11 @@ _STARTS_PROCESSES: Final = "multiprocessing.popen_fork"
 _modules: Final = sys.modules
 
 _writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
-_is_forked = multiprocessing.process.parent_process() is not None
-"""Whether another process, parent or child of a fork, may write to our streams too."""
+# The second is so while a child that was not forked imports its main module (multiprocessing/spawn.py).
+_is_forked = multiprocessing.process.parent_process() is not None or hasattr(
+    multiprocessing.process.current_process(), "_inheriting"
+)
+"""Whether another process, parent or child of this one, may write to our streams too."""
 
 
 class LineWriter:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # What the exporter and its transport say about themselves would be exported, fail, and be said again.
 _NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.")
 _MAX_LOGGERS: Final = 1_024
+_MAX_NAME_CHARACTERS: Final = 1_024
 
 
 class EventLogRecord(LogRecord):
@@ -59,7 +60,7 @@ class OtlpLogOutput:
             EventLogRecord(
                 timestamp=time_nanos,
                 observed_timestamp=time_nanos,
-                severity_text=utf8(event.record.levelname),
+                severity_text=utf8(event.record.levelname)[:_MAX_NAME_CHARACTERS],
                 severity_number=severity,
                 body=body,
                 attributes=attributes,
@@ -69,7 +70,11 @@ class OtlpLogOutput:
     def _logger(self, name: str) -> Optional[Logger]:
         if len(self._loggers) >= _MAX_LOGGERS:
             self._loggers.clear()
-        logger = None if name.startswith(_NOT_EXPORTED) else self._provider.get_logger(utf8(name), __version__)
+        logger = (
+            None
+            if name.startswith(_NOT_EXPORTED)
+            else self._provider.get_logger(utf8(name)[:_MAX_NAME_CHARACTERS], __version__)
+        )
         self._loggers[name] = logger
         return logger
 

@@ -193,7 +193,7 @@ class _Copy:
         result: dict[str, Any] = {}
         # A list first: another thread may change the mapping while the values' own code runs.
         for key, item in list(islice(items, self._share(size))):
-            name = self._text(key) if type(key) is str else self._text(key_text(key))
+            name = self._text(key if type(key) is str and key else key_text(key))
             result[name if name not in result else unique_name(name, result)] = self.of(item, depth + 1)
         if size > len(result):
             result[unique_name("…", result)] = f"{size - len(result)} more"
@@ -227,7 +227,8 @@ _SEQUENCES: Final = (list, tuple, set, frozenset, deque, KeysView, ValuesView, I
 
 def key_text(key: Any) -> str:
     """Return a mapping's key as the name under which JSON shows it."""
-    return utf8(key if type(key) is str else str(plain(key)))
+    # An attribute without a name is not exported (OpenTelemetry specification, "Attribute").
+    return utf8(key if type(key) is str else str(plain(key))) or "''"
 
 
 def unique_name(name: str, taken: Any) -> str:
