@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
     from ts_otel_logging._sdk import Providers
+    from ts_otel_logging._stdio import Capture
 
 _SHUTDOWN_SECONDS = 5.0
 
@@ -128,6 +129,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     headers: Union[Iterable[str], str, None] = None,
     trust: Optional[str] = None,
     sample_errors: Optional[float] = None,
+    capture: Optional[bool] = None,
     max_record_bytes: Optional[int] = None,
     queue_bytes: Optional[int] = None,
     redact: Union[Iterable[str], str, None] = None,
@@ -150,6 +152,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         headers: Names of request headers to put on lines and spans, each value cut at 256 bytes; for the same.
         trust: What a caller's trace context may do: ``parent``, ``link`` or ``ignore``.
         sample_errors: Failed requests a second whose spans are kept though they are not sampled.
+        capture: Whether what is printed becomes events.
         max_record_bytes: The longest line.
         queue_bytes: What may wait for the collector, in bytes.
         redact: What is masked besides the built-in lists: names of keys, regular expressions in slashes, ``email``,
@@ -245,6 +248,7 @@ class _Activation:
         self._worker_id = worker_id
         self._undo = ExitStack()
         self.late_problems: list[_config.Problem] = []
+        self._capture: Optional[Capture] = None
         self._handler_restored = False
         self._told_rendering = False
         self._closed = False
@@ -360,6 +364,11 @@ class _Activation:
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
         self._undo.callback(_structlog.configure())
+        if self._settings["CAPTURE"]:
+            from ts_otel_logging._stdio import Capture
+
+            self._capture = Capture(self.handler.handle)
+            self._undo.callback(self._capture.undo)
         self._undo.callback(self.handler.unmute)
         self._look_at_other_output()
         early, self._early_reports = self._early_reports or [], None
@@ -395,10 +404,10 @@ class _Activation:
             errors=self.providers.errors if self.tracer_provider is self.providers.tracer_provider else None,
             tracer_for_batch=_sdk.tracer_for_batch,
         )
-        self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load).undo)
+        self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load, self._before_request_ends).undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
         # stock logging flushed it with every record.
-        if isinstance(sys.stdout, io.TextIOWrapper):
+        if self._capture is None and isinstance(sys.stdout, io.TextIOWrapper):
             self._undo.callback(_set_line_buffering, sys.stdout, sys.stdout.line_buffering)
             _set_line_buffering(sys.stdout, value=True)
 
@@ -437,9 +446,15 @@ class _Activation:
         self._restore_handler()
         if not self._closed:
             self._look_at_other_output()
+            # What is printed to a captured stream becomes an event: nobody's protocol leaves that way as it is.
+            streams = (sys.__stdout__,) if self._capture is not None else (sys.stdout, sys.__stdout__)
             self.handler.leave_passthrough_to(
-                handler for handler in logging.getLogger().handlers if handler is not self.handler
+                (handler for handler in logging.getLogger().handlers if handler is not self.handler), streams
             )
+
+    def _before_request_ends(self) -> None:
+        if self._capture is not None:
+            self._capture.end_lines()
 
     def _restore_handler(self) -> None:
         """Put our handler back after a model's code removed it from the root; once, the second time is respected."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import sys
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TextIO
@@ -208,13 +207,18 @@ class BridgeHandler(logging.Handler):
     def _threshold_of(self, record: logging.LogRecord) -> int:
         return self._threshold if self._thresholds is None else self._thresholds[record.name]
 
-    def leave_passthrough_to(self, handlers: Iterable[logging.Handler]) -> None:
-        """Let protocol lines go out once: not by us where one of these prints them to stdout as they are already."""
+    def leave_passthrough_to(self, handlers: Iterable[logging.Handler], streams: tuple[Any, ...]) -> None:
+        """Let protocol lines go out once: not by us where one of the handlers prints them as they are already.
+
+        Args:
+            handlers: Other handlers of the root logger.
+            streams: Those that end on standard output as they are written.
+        """
         self._others = tuple(
             handler
             for handler in handlers
             if isinstance(handler, logging.StreamHandler)
-            and handler.stream in (sys.stdout, sys.__stdout__)
+            and any(handler.stream is stream for stream in streams)
             and handler not in self._muted
         )
 

@@ -236,6 +236,7 @@ OUR_SETTINGS: Final = (
     Setting(f"{PREFIX}LEVEL", _level, "a level's name (DEBUG, INFO, WARNING, ERROR, CRITICAL) or number", logging.INFO),
     Setting(f"{PREFIX}LEVELS", _levels, "logger=LEVEL,logger=LEVEL", default={}),
     Setting(f"{PREFIX}PROCESSORS", _object_path, "package.module:name of a list of structlog processors"),
+    Setting(f"{PREFIX}CAPTURE", _boolean, "1, true, on, yes; or 0, false, off, no", default=True),
     Setting(f"{PREFIX}FRONTEND", _one_of(*FRONTEND_MODES), ", ".join(FRONTEND_MODES), default="json"),
     Setting(
         f"{PREFIX}RESPONSE_HEADERS",
@@ -258,7 +259,7 @@ OUR_SETTINGS: Final = (
     Setting(f"{PREFIX}FILE_DIR", str, "a folder", is_path=True),
 )
 
-NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "CAPTURE", "AGENT"))
+NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "AGENT"))
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
 
 

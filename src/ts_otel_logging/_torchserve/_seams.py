@@ -30,6 +30,7 @@ def patch_worker(
     tracing: Tracing,
     worker_id: Optional[str],
     on_model_loaded: Callable[[], None],
+    before_request_ends: Callable[[], None] = lambda: None,
     environ: Mapping[str, str] = os.environ,
 ) -> Patches:
     """Patch the worker's classes and functions.
@@ -38,6 +39,7 @@ def patch_worker(
         tracing: Makes the spans.
         worker_id: The worker's port, for spans and lines.
         on_model_loaded: Called after each successful load, on the worker's thread.
+        before_request_ends: Called after each call of the service, while lines still belong to its requests.
         environ: The worker's environment, as TorchServe or torchrun made it.
 
     Returns:
@@ -52,7 +54,7 @@ def patch_worker(
 
     loader, batching = model_loader.TsModelLoader, micro_batching.MicroBatching
     process = _service.Process(worker_id, rank_of(environ))
-    predictions = _service.Predictions(tracing, process)
+    predictions = _service.Predictions(tracing, process, before_request_ends)
     patches = Patches()
     try:
         patches.set(loader, "load", _service.wrap_load(loader.load, tracing, process, on_model_loaded))

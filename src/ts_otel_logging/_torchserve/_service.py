@@ -118,11 +118,13 @@ class Predictions:
     Args:
         tracing: Makes the spans.
         process: Which worker this is.
+        before_end: Called before a call's spans end.
     """
 
-    def __init__(self, tracing: Tracing, process: Process) -> None:
+    def __init__(self, tracing: Tracing, process: Process, before_end: Callable[[], None]) -> None:
         self._tracing = tracing
         self._process = process
+        self._before_end = before_end
 
     @shielded("begin of predict span")
     def _begin(self, service: Any, batch: Any, *, resumable: bool) -> Optional[Call]:
@@ -143,10 +145,10 @@ class Predictions:
         _observe(service, model)
         return model
 
-    @staticmethod
     @shielded("end of predict span")
-    def _end(call: Call, service: Any, count: int, reply: Any) -> None:
+    def _end(self, call: Call, service: Any, count: int, reply: Any) -> None:
         try:
+            self._before_end()
             call.end(_outcomes(call.handler_context or service.context, count, reply, call))
         finally:
             # Whatever fails: the next request must not be taken for this one.
