@@ -270,3 +270,41 @@ class TestOff:
         monkeypatch.setenv("TS_OTEL_LOGGING", value)
         _activate.start_worker()
         assert state() == before
+
+
+class TestWhatAHandlerPrints:
+    HANDLER = """
+        import sys, threading
+
+        def handle(data, context):
+            if data is None:
+                return None
+            print("whole")
+            print("no end", end="")
+            print("[METRICS]Fake.ms:1|#Level:Model|#hostname:x,1")
+            print("to the other stream", file=sys.stderr)
+            print("begun", end="")
+            return ["done"]
+    """
+
+    def test_belongs_to_its_request(self, console):
+        ts_otel_logging.configure()
+        service = load_model(self.HANDLER)
+        request = make_request(b"{}")
+        predict(service, request)
+        printed = [event for event in console.objects if event["logger"] in ("stdout", "stderr")]
+        assert [event["event"] for event in printed] == [
+            "whole",
+            "no end[METRICS]Fake.ms:1|#Level:Model|#hostname:x,1",
+            "to the other stream",
+            "begun",
+        ]
+        assert {event["request_id"] for event in printed} == {request["requestId"].decode()}
+        assert {event["model_name"] for event in printed} == {"tiny"}
+
+    def test_is_left_alone_when_capture_is_off(self, console, monkeypatch, capsys):
+        monkeypatch.setenv("TS_OTEL_LOGGING_CAPTURE", "off")
+        ts_otel_logging.configure()
+        service = load_model("def handle(data, context):\n    print('as it is') if data else None\n    return ['x']\n")
+        predict(service, make_request(b"{}"))
+        assert "\nas it is\n" in "\n" + capsys.readouterr().out
