@@ -210,6 +210,11 @@ class TestTexts:
             text = REDACTION.text(("x" * start + " " + GITHUB).ljust(MAX_CHARACTERS * 2))
             assert len(text) <= MAX_CHARACTERS
             assert "ghp_" not in text
+        # What was masked before it makes room for what lies behind the limit.
+        room = f"password={'a' * 4_000} "
+        for start in range(MAX_CHARACTERS + 900, MAX_CHARACTERS + 1_100, 7):
+            text = REDACTION.text((room.ljust(start, "x") + " " + GITHUB).ljust(MAX_CHARACTERS * 2))
+            assert "ghp" not in text
         assert MAX_CHARACTERS == MAX_SHOWN
 
     HOSTILE = (
