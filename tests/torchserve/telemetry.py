@@ -42,6 +42,13 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Link:
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Span:
     name: str
     trace_id: str
@@ -53,6 +60,7 @@ class Span:
     status: str
     attributes: dict[str, Any]
     events: list[Event]
+    links: list[Link]
     resource: dict[str, Any]
     scope: tuple[str, str, str]
 
@@ -187,6 +195,7 @@ def _span(item: Any) -> Span:
         status=_STATUSES[span.status.code],
         attributes=_attributes(span.attributes),
         events=[Event(event.name, _attributes(event.attributes)) for event in span.events],
+        links=[Link(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes)) for link in span.links],
         resource=_attributes(item.resource.attributes),
         scope=(item.scope.name, item.scope.version, item.schema_url),
     )
