@@ -34,7 +34,11 @@ class LatencyOutput:
         self, fields: tuple[str, ...], tracer_provider: Optional[TracerProvider], metrics: Optional[Metrics]
     ) -> None:
         self._fields = fields
-        self._tracer = None if tracer_provider is None else tracer_provider.get_tracer(_names.SCOPE_NAME, __version__)
+        self._tracer = (
+            None
+            if tracer_provider is None
+            else tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _names.SCHEMA_URL)
+        )
         self._metrics = metrics
 
     def __call__(self, event: Event) -> None:

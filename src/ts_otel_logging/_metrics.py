@@ -27,7 +27,7 @@ class Metrics:
     """
 
     def __init__(self, meter_provider: MeterProvider) -> None:
-        meter = meter_provider.get_meter(_names.SCOPE_NAME, __version__)
+        meter = meter_provider.get_meter(_names.SCOPE_NAME, __version__, _names.SCHEMA_URL)
 
         def duration(name: str, description: str) -> _Record:
             return meter.create_histogram(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 SCOPE_NAME: Final = "ts_otel_logging"
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+"""The semantic conventions that the names below are of."""
 SERVICE_NAME: Final = "torchserve"
 """``service.name`` where nobody says another."""
 
@@ -80,6 +82,10 @@ ATTR_PHASE_NAME: Final = "torchserve.phase.name"
 ATTR_REPORTED_NAME: Final = "torchserve.reported.name"
 ATTR_SPAN_SOURCE: Final = "torchserve.span.source"
 ATTR_TORCHSERVE_VERSION: Final = "torchserve.version"
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/service/ and .../process/
+ATTR_SERVICE_NAME: Final = "service.name"
+ATTR_SERVICE_INSTANCE_ID: Final = "service.instance.id"
+ATTR_PROCESS_PID: Final = "process.pid"
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/error/ and .../exception/
 ATTR_ERROR_TYPE: Final = "error.type"
 ATTR_EXCEPTION_TYPE: Final = "exception.type"

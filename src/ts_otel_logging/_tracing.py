@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from ts_otel_logging._metrics import Metrics
     from ts_otel_logging._requests import ErrorSampling, IncomingRequest, Model
 
-_SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 _HTTP_OK: Final = 200
 # Beyond, the copies would cost more than the batch's own spans tell.
 _MAX_SHARING_MEMBERS: Final = 64
@@ -68,7 +67,7 @@ class Tracing:
         errors: Optional[ErrorSampling] = None,
         tracer_for_batch: Callable[[Tracer, Sequence[SpanContext]], Tracer] = lambda tracer, _members: tracer,
     ) -> None:
-        tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _SCHEMA_URL)
+        tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _names.SCHEMA_URL)
         self.spans = Spans(tracer, exception_events=exception_events)
         self.tracer = tracer
         self.metrics = metrics

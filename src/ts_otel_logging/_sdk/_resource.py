@@ -34,9 +34,9 @@ def build_resource(attributes: Mapping[str, AttributeValue], worker_name: Option
     name = f"{host}/pid {os.getpid()}" if worker_name is None else f"{host}/{worker_name}"
     created = Resource.create(
         {
-            "service.name": _names.SERVICE_NAME,
-            "service.instance.id": str(uuid.uuid5(_INSTANCE_NAMESPACE, name)),
-            "process.pid": os.getpid(),
+            _names.ATTR_SERVICE_NAME: _names.SERVICE_NAME,
+            _names.ATTR_SERVICE_INSTANCE_ID: str(uuid.uuid5(_INSTANCE_NAMESPACE, name)),
+            _names.ATTR_PROCESS_PID: os.getpid(),
             **attributes,
             **environment,
         }
