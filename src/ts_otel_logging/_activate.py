@@ -11,21 +11,32 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Optional, TextIO, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO, Union
 
-from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope
+from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope, _settings_file
 from ts_otel_logging._import_hook import after_import
+from ts_otel_logging._levels import LoggerLevels
+from ts_otel_logging._settings_file import FileProblem, SettingsFile, Switches
 from ts_otel_logging._version import __version__
+from ts_otel_logging._watcher import Watcher
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
+    from ts_otel_logging._pipeline import Output
     from ts_otel_logging._sdk import Providers
     from ts_otel_logging._stdio import Capture
+    from ts_otel_logging._tracing import Tracing
 
 _SHUTDOWN_SECONDS = 5.0
+_LOOK_SECONDS = 2.0
+# Set by the launcher for its workers: what it has checked, and told about, and where it was started.
+_CHECKED = "_TS_OTEL_LOGGING_CHECKED"
+
+Problem = Union[_config.Problem, FileProblem]
 
 _lock = threading.Lock()
 _active: Optional[_Activation] = None
@@ -39,14 +50,16 @@ def start_launcher() -> None:
         from ts_otel_logging import _launcher
 
         settings = _config.load(os.environ)
+        folder = os.getcwd()
+        file = _read_settings_file(settings, folder)
         people = settings["FORMAT"] == "console"
         colors = _config.is_coloured(os.environ, sys.stdout) if people else None
         with _on_console(sys.stderr, settings["FORMAT"]):
-            _tell(_config.all_problems(settings))
+            _tell([*_config.all_problems(settings), *file.problems, *_settings_file.unreachable_sinks(file)])
             if not settings.values[_config.SWITCH]:
                 return JavaStart(command)
-            folder = os.getcwd()
             os.environ.update(_config.with_absolute_paths(os.environ, folder))
+            os.environ[_CHECKED] = f"{file.digest}:{folder}"
             if people:
                 os.environ[_config.CONSOLE_COLORS] = str(colors).lower()
             java = _launcher.java_command(
@@ -71,9 +84,14 @@ def start_launcher() -> None:
     watch_java(before_java, tell)
 
 
-def _tell(problems: Iterable[_config.Problem]) -> None:
+def _read_settings_file(settings: _config.Settings, folder: str) -> SettingsFile:
+    path = settings["CONFIG"]
+    return _settings_file.read_settings_file(os.path.join(folder, path), folder) if path else SettingsFile()
+
+
+def _tell(problems: Iterable[Problem], event: str = "setting ignored") -> None:
     for problem in problems:
-        _diagnostics.report("setting ignored", level=logging.ERROR, **problem._asdict())
+        _diagnostics.report(event, level=logging.ERROR, **problem._asdict())
 
 
 @contextmanager
@@ -112,6 +130,7 @@ def start_worker() -> None:
         activation.patch_torchserve()
         # Last, because the API takes a provider only once: everything before can be undone.
         activation.set_globals()
+        activation.watch_settings_file()
         activation.announce()
     except BaseException:
         activation.close(timeout_seconds=0.0)
@@ -121,6 +140,7 @@ def start_worker() -> None:
 
 def configure(  # noqa: PLR0913 - one keyword a setting
     *,
+    config: Optional[str] = None,
     format: Optional[str] = None,  # noqa: A002 - the setting's name
     level: Union[int, str, None] = None,
     levels: Union[Mapping[str, Union[int, str]], str, None] = None,
@@ -144,6 +164,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     file does not reach (a model with ``useVenv``) a handler's module may call this: its requests become spans then too.
 
     Args:
+        config: The path of a settings file; what it says wins over keywords and variables, and is read again when it
+            changes.
         format: The shape of a line: ``structlog``, ``otel``, ``ecs``, ``gcp``, ``datadog`` or ``console``.
         level: The level of the outputs, and of the root logger.
         levels: Levels of loggers by name.
@@ -184,10 +206,13 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         activation = _Activation(
             settings, _worker_id(sys.argv), processors_given, None if before is None else before.providers
         )
+        if before is not None:
+            activation.model = before.model
         try:
             activation.set_root_handler()
             activation.expect_torchserve()
             activation.set_globals()
+            activation.watch_settings_file()
         except BaseException:
             activation.close(timeout_seconds=0.0)
             raise
@@ -228,7 +253,7 @@ def force_flush(timeout_seconds: float = _SHUTDOWN_SECONDS) -> bool:
     Returns:
         Whether everything was sent in time; True when nothing is on.
     """
-    return True if _active is None else _active.providers.force_flush(timeout_seconds)
+    return True if _active is None else _active.flush(timeout_seconds)
 
 
 class _Activation:
@@ -247,10 +272,26 @@ class _Activation:
         self._settings = settings
         self._worker_id = worker_id
         self._undo = ExitStack()
-        self.late_problems: list[_config.Problem] = []
+        self.late_problems: list[Problem] = []
         self._capture: Optional[Capture] = None
         self._handler_restored = False
         self._told_rendering = False
+        self._paused: list[str] = []
+        self._console = ""
+        self._switching = threading.RLock()
+        self._tracing: Optional[Tracing] = None
+        self._levels = LoggerLevels(is_worker=worker_id is not None)
+        self.model = Switches()
+        self._undo_structlog: Optional[Callable[[], None]] = None
+        checked, _, folder = os.environ.get(_CHECKED, "").partition(":")
+        self._folder = folder or os.getcwd()
+        path = settings["CONFIG"]
+        # Before the file is read: a change from here on is seen.
+        self._watcher = Watcher(os.path.join(self._folder, path), self.reread) if path else None
+        self._file = _read_settings_file(settings, self._folder)
+        # The launcher has told about the file as it was then.
+        if self._file.digest != checked or not checked:
+            self.late_problems.extend(self._file.problems)
         self._closed = False
         # What is told while the parts are built has no handler to go to yet.
         self._early_reports: Optional[list[tuple[str, dict[str, Any]]]] = []
@@ -270,12 +311,14 @@ class _Activation:
         try:
             self._build(existing, processors)
         except BaseException:
+            self._undo.close()
             if providers is None:
                 self.providers.shutdown(0.0)
             raise
 
     def _build(self, existing: Mapping[str, Any], processors: Optional[Iterable[Processor]]) -> None:
         from ts_otel_logging._bridge import BridgeHandler
+        from ts_otel_logging._file_sinks import FileSinks
         from ts_otel_logging._metrics import Metrics
 
         settings = self._settings
@@ -298,13 +341,9 @@ class _Activation:
             max_record_bytes=settings["MAX_RECORD_BYTES"],
             resource=self._resource(),
         )
-        self.handler.set_redaction(self.redaction)
-        self.handler.set_thresholds(settings["LEVEL"], settings["LEVELS"])
-        fields = settings["LATENCY_FIELDS"]
-        if fields and (self.tracer_provider is not None or self.metrics is not None):
-            from ts_otel_logging._latency import LatencyOutput
-
-            self.handler.add_output(LatencyOutput(fields, self.tracer_provider, self.metrics))
+        self._sinks = FileSinks()
+        self._undo.callback(self._sinks.thread.shutdown, _SHUTDOWN_SECONDS)
+        self.late_problems.extend(self._sinks.take(self._file))
 
     def _resource(self) -> Mapping[str, Any]:
         for provider in (self.tracer_provider, self.logger_provider):
@@ -346,24 +385,14 @@ class _Activation:
 
     def set_root_handler(self) -> None:
         """Let every logger of this process end in our handler."""
-        from ts_otel_logging import _structlog
-
+        self._undo.callback(self._levels.set, {})
+        self._undo.callback(self._set_structlog, enabled=False)
+        self._switch()
         root = logging.getLogger()
-        self._undo.callback(root.setLevel, root.level)
-        # A worker's control lines are INFO records: a higher level would keep it from ever starting.
-        level: int = self._settings["LEVEL"]
-        root.setLevel(level if self._worker_id is None else min(level, logging.INFO))
         self._undo.callback(root.removeHandler, self.handler)
         root.addHandler(self.handler)
-        for name, level in self._settings["LEVELS"].items():
-            logger = logging.getLogger(name)
-            self._undo.callback(logger.setLevel, logger.level)
-            # As above.
-            protected = name in ("root", "ts") or name.startswith("ts.")
-            logger.setLevel(min(level, logging.INFO) if protected else level)
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
-        self._undo.callback(_structlog.configure())
         if self._settings["CAPTURE"]:
             from ts_otel_logging._stdio import Capture
 
@@ -392,7 +421,7 @@ class _Activation:
         from ts_otel_logging._tracing import Tracing
 
         self.handler.passthrough = build_control_line_filter(sys.argv[0])
-        tracing = Tracing(
+        tracing = self._tracing = Tracing(
             # Without a tracer of ours the caller's ids still belong on the lines: this one hands them on.
             self.tracer_provider or trace.NoOpTracerProvider(),
             self.metrics,
@@ -404,7 +433,15 @@ class _Activation:
             errors=self.providers.errors if self.tracer_provider is self.providers.tracer_provider else None,
             tracer_for_batch=_sdk.tracer_for_batch,
         )
-        self._undo.callback(patch_worker(tracing, self._worker_id, self._after_load, self._before_request_ends).undo)
+        self._switch()
+        patches = patch_worker(
+            tracing,
+            self._worker_id,
+            self._after_load,
+            self._before_request_ends,
+            on_model_config=self._set_model,
+        )
+        self._undo.callback(patches.undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and
         # stock logging flushed it with every record.
         if self._capture is None and isinstance(sys.stdout, io.TextIOWrapper):
@@ -417,9 +454,11 @@ class _Activation:
 
     def announce(self) -> None:
         """Say in the worker's first line which paths are on, and what only this process could find wrong."""
-        _diagnostics.report(
-            "telemetry on", level=logging.INFO, version=__version__, console=self._settings["FORMAT"], **self._paths
-        )
+        paths = {**self._paths, **dict.fromkeys(self._paused, "off")}
+        if self._file.path:
+            paths["settings_file"] = self._file.path
+        event = "telemetry on" if self._console != "off" else "telemetry off, as the settings file says"
+        _diagnostics.report(event, level=logging.INFO, version=__version__, console=self._console, **paths)
         _tell(self.late_problems)
 
     def _look_at_other_output(self) -> None:
@@ -456,6 +495,93 @@ class _Activation:
         if self._capture is not None:
             self._capture.end_lines()
 
+    def _switch(self) -> None:
+        """Let the pipeline, the levels and the spans be what variables, model and settings file say together."""
+        settings = self._settings
+        variables = Switches(
+            enabled=True,
+            traces=True,
+            otlp_logs=True,
+            level=settings["LEVEL"],
+            levels=settings["LEVELS"],
+            format=settings["FORMAT"],
+        )
+        now = self._file.switches.over(self.model.over(variables))
+        redaction = self.redaction.tightened(now.redact)
+        self.handler.set_redaction(redaction)
+        self.providers.set_redaction(redaction)
+        enabled, traces, otlp_logs = bool(now.enabled), bool(now.traces), bool(now.otlp_logs)
+        level = logging.INFO if now.level is None else now.level
+        if enabled:
+            outputs = [*self._latency_outputs(traces=traces), *self._sinks.outputs]
+            self.handler.switch(now.format, otlp_logs=otlp_logs, outputs=outputs)
+            self.handler.set_thresholds(level, now.levels)
+            self._levels.set({"root": level, **now.levels})
+        else:
+            self.handler.switch_to_stock()
+            self.handler.set_thresholds(logging.NOTSET, {})
+            # As TorchServe's worker sets it.
+            self._levels.set({} if self._worker_id is None else {"root": logging.INFO})
+        self._set_structlog(enabled=enabled)
+        if self._tracing is not None:
+            self._tracing.switch(enabled=enabled, traces=traces)
+        flows = {"traces": enabled and traces, "logs": enabled and otlp_logs, "metrics": enabled}
+        self._paused = [signal for signal, flow in flows.items() if not flow]
+        self.providers.pause(self._paused)
+        self._console = str(now.format) if enabled else "off"
+
+    def _set_structlog(self, *, enabled: bool) -> None:
+        from ts_otel_logging import _structlog
+
+        if enabled and self._undo_structlog is None:
+            self._undo_structlog = _structlog.configure()
+        elif not enabled and self._undo_structlog is not None:
+            self._undo_structlog()
+            self._undo_structlog = None
+
+    def _latency_outputs(self, *, traces: bool) -> Iterator[Output]:
+        fields = self._settings["LATENCY_FIELDS"]
+        tracer_provider = self.tracer_provider if traces else None
+        if fields and (tracer_provider is not None or self.metrics is not None):
+            from ts_otel_logging._latency import LatencyOutput
+
+            yield LatencyOutput(fields, tracer_provider, self.metrics)
+
+    def watch_settings_file(self) -> None:
+        """Look every two seconds whether the settings file has changed."""
+        if self._watcher is not None:
+            self._sinks.thread.every(_LOOK_SECONDS, self._watcher.look)
+
+    def reread(self) -> None:
+        """Take the settings file as it is now; one that brings new mistakes changes nothing, and they are told."""
+        with self._switching:
+            if self._closed:
+                return
+            file = _read_settings_file(self._settings, self._folder)
+            mistakes = [problem for problem in file.problems if problem not in self._file.problems]
+            if mistakes or not file.is_readable:
+                _tell(mistakes or file.problems, "settings file refused, what held before holds")
+                return
+            if file.digest == self._file.digest:
+                return
+            self._file = file
+            late = self._sinks.take(file)
+            self._switch()
+            _diagnostics.report("settings file taken", level=logging.INFO, file=file.path)
+            _tell(late)
+
+    def _set_model(self, path: str, config: Any) -> None:
+        """Take what a model's own configuration says about us."""
+        if not isinstance(config, dict) or _settings_file.MODEL_SECTION not in config:
+            return
+        switches, problems = _settings_file.read_model_section(config[_settings_file.MODEL_SECTION], path)
+        with self._switching:
+            if self._closed:
+                return
+            self.model = switches
+            self._switch()
+        _tell(problems)
+
     def _restore_handler(self) -> None:
         """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
         root = logging.getLogger()
@@ -466,15 +592,25 @@ class _Activation:
         root.setLevel(min(root.level, logging.INFO))
         _diagnostics.report("log handler put back: the model's code had removed it")
 
+    def flush(self, timeout_seconds: float) -> bool:
+        """Send what waits, to sinks and by the providers, under one deadline."""
+        deadline = time.monotonic() + timeout_seconds
+        arrived = self._sinks.thread.flush(timeout_seconds)
+        return self.providers.force_flush(max(deadline - time.monotonic(), 0.0)) and arrived
+
     def undo(self) -> None:
         """Undo every change but providers and wrapped handler classes: the next activation goes on with them."""
-        self._closed = True
+        with self._switching:
+            self._closed = True
+        # The sink thread may be waiting for its turn to switch.
         self._undo.close()
 
     def close(self, timeout_seconds: float) -> bool:
         """Flush under one deadline, then undo every change."""
+        deadline = time.monotonic() + timeout_seconds
         try:
-            return self.providers.shutdown(timeout_seconds)
+            arrived = self._sinks.thread.shutdown(timeout_seconds)
+            return self.providers.shutdown(max(deadline - time.monotonic(), 0.0)) and arrived
         finally:
             self.undo()
             _scope.reset_process()

@@ -71,21 +71,37 @@ class BridgeHandler(logging.Handler):
     ) -> None:
         super().__init__()
         self._writer = LineWriter(stream)
-        shape = _shape(renderer, stream, resource, logger_provider)
-        outputs: list[Output] = [_LineOutput(shape, self._writer, max_record_bytes)]
+        self._max_record_bytes = max_record_bytes
+        self._processors = tuple(processors)
+        self._otlp: Optional[Output] = None
+        self._build_shape: Callable[[Any], Shape] = lambda renderer: _shape(renderer, stream, resource, logger_provider)
         if logger_provider is not None:
             from ts_otel_logging._otlp_log import OtlpLogOutput
 
-            outputs.append(OtlpLogOutput(logger_provider))
-        outputs.extend(SinkOutput(sink) for sink in sinks)
-        self.pipeline = Pipeline(tuple(processors), tuple(outputs), Redaction(redact))
+            self._otlp = OtlpLogOutput(logger_provider)
+        self._own_uids = None if logger_provider is None else _uid_source()
+        self._uids = self._own_uids
+        self._redaction = Redaction(redact)
+        self.switch(renderer, outputs=map(SinkOutput, sinks))
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
         """Says which records are not events but lines of somebody's protocol, written as they are."""
         self._others: tuple[logging.StreamHandler[Any], ...] = ()
         self._muted: list[logging.StreamHandler[Any]] = []
         self._threshold = logging.NOTSET
         self._thresholds: Optional[_Thresholds] = None
-        self._uids: Optional[_UidSource] = _uid_source() if logger_provider is not None else None
+
+    def switch(self, renderer: Optional[Any] = None, *, otlp_logs: bool = True, outputs: Iterable[Output] = ()) -> None:
+        """Let later events be lines of a shape and go to these outputs, all in one step.
+
+        Args:
+            renderer: As for the class.
+            otlp_logs: Whether the logger provider gets them.
+            outputs: What else gets them, after the line and the OTLP record.
+        """
+        line = _LineOutput(self._build_shape(renderer), self._writer, self._max_record_bytes)
+        otlp = (self._otlp,) if otlp_logs and self._otlp is not None else ()
+        self._uids = self._own_uids if otlp else None
+        self.pipeline = Pipeline(self._processors, (line, *otlp, *outputs), self._redaction)
 
     def add_output(self, output: Output) -> None:
         """Hand every event to one more output, after the others."""
@@ -94,7 +110,15 @@ class BridgeHandler(logging.Handler):
 
     def set_redaction(self, redaction: Redaction) -> None:
         """Mask in every later event what this says."""
+        self._redaction = redaction
         self.pipeline = Pipeline(self.pipeline.processors, self.pipeline.outputs, redaction)
+
+    def switch_to_stock(self) -> None:
+        """Let later events be what a worker of TorchServe prints by itself: messages, still masked, on stdout alone."""
+        from ts_otel_logging._shapes._stock import stock_text
+
+        self._uids = None
+        self.pipeline = Pipeline((), (_LineOutput(stock_text, self._writer, sys.maxsize),), self._redaction)
 
     def createLock(self) -> None:  # noqa: N802 - the base class's name
         """Go without the base class's lock: the line writer has the one lock that is needed."""
@@ -127,8 +151,9 @@ class BridgeHandler(logging.Handler):
             # Not by _threshold_of: one call less for every record.
             elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
                 event = Event(record)
-                if self._uids is not None:
-                    event.uid = self._uids.next()
+                uids = self._uids
+                if uids is not None:
+                    event.uid = uids.next()
                 self.pipeline(event)
         except Exception as error:  # noqa: BLE001 - the shield
             try:

@@ -31,6 +31,7 @@ CONSOLE_COLORS: Final = f"_{PREFIX}COLORS"
 RESPONSE_HEADER_NAMES: Final = ("server-timing", "traceresponse", "traceparent")
 TRUST_MODES: Final = ("parent", "link", "ignore")
 FRONTEND_MODES: Final = ("json", "json+files", "json-only", "off")
+LEVEL_ACCEPTED: Final = "a level's name (DEBUG, INFO, WARNING, ERROR, CRITICAL) or number"
 
 
 class Problem(NamedTuple):
@@ -162,7 +163,12 @@ def _ratio(text: str) -> float:
     return value
 
 
-def _level(text: str) -> int:
+def parse_level(text: str) -> int:
+    """Return a level by its name, in any case, or its number.
+
+    Raises:
+        ValueError: It is neither.
+    """
     name = text.strip()
     level: Any = int(name) if name.isdigit() else logging.getLevelName(name.upper())
     if not isinstance(level, int):
@@ -176,7 +182,7 @@ def _levels(text: str) -> dict[str, int]:
         logger, separator, level = item.partition("=")
         if not separator:
             raise ValueError(text)
-        levels[logger.strip()] = _level(level)
+        levels[logger.strip()] = parse_level(level)
     return levels
 
 
@@ -233,8 +239,9 @@ _SAMPLERS: Final = (
 OUR_SETTINGS: Final = (
     Setting(SWITCH, _boolean, "1, true, on, yes; or 0, false, off, no, empty", default=False),
     Setting(f"{PREFIX}FORMAT", _one_of(*SHAPE_NAMES), ", ".join(SHAPE_NAMES), default="structlog"),
-    Setting(f"{PREFIX}LEVEL", _level, "a level's name (DEBUG, INFO, WARNING, ERROR, CRITICAL) or number", logging.INFO),
+    Setting(f"{PREFIX}LEVEL", parse_level, LEVEL_ACCEPTED, logging.INFO),
     Setting(f"{PREFIX}LEVELS", _levels, "logger=LEVEL,logger=LEVEL", default={}),
+    Setting(f"{PREFIX}CONFIG", str.strip, "the path of a YAML, TOML or JSON file", is_path=True),
     Setting(f"{PREFIX}PROCESSORS", _object_path, "package.module:name of a list of structlog processors"),
     Setting(f"{PREFIX}CAPTURE", _boolean, "1, true, on, yes; or 0, false, off, no", default=True),
     Setting(f"{PREFIX}FRONTEND", _one_of(*FRONTEND_MODES), ", ".join(FRONTEND_MODES), default="json"),
@@ -259,8 +266,13 @@ OUR_SETTINGS: Final = (
     Setting(f"{PREFIX}FILE_DIR", str, "a folder", is_path=True),
 )
 
-NOT_YET: Final = frozenset(PREFIX + name for name in ("CONFIG", "AGENT"))
+NOT_YET: Final = frozenset(PREFIX + name for name in ("AGENT",))
 """Settings that are planned; setting one is told, so that nobody believes it holds."""
+
+
+def row_of(name: str) -> Setting:
+    """Return the row of one of our settings by its name without the prefix."""
+    return next(row for row in OUR_SETTINGS if row.variable == PREFIX + name)
 
 
 _SIGNAL_PREFIXES: Final = ("", "TRACES_", "LOGS_", "METRICS_")
@@ -479,7 +491,7 @@ def check_processors(settings: Settings) -> Optional[Problem]:
     import importlib.util
 
     variable = PREFIX + "PROCESSORS"
-    accepted = next(setting.accepted for setting in OUR_SETTINGS if setting.variable == variable)
+    accepted = row_of("PROCESSORS").accepted
     try:
         found = importlib.util.find_spec(path.partition(":")[0])
     except (ImportError, ValueError, AttributeError):

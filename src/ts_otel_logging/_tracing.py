@@ -53,6 +53,9 @@ class Tracing:
         trust: What a caller's headers may do, as `Callers` has it.
         errors: Keeps the spans of failed requests that are not sampled, or None.
         tracer_for_batch: Returns the tracer for the span of a batch, for our tracer and the spans of its members.
+
+    Attributes:
+        enabled: Whether requests are looked at; changed by `switch`.
     """
 
     def __init__(  # noqa: PLR0913 - keywords
@@ -69,16 +72,30 @@ class Tracing:
     ) -> None:
         tracer = tracer_provider.get_tracer(_names.SCOPE_NAME, __version__, _names.SCHEMA_URL)
         self.spans = Spans(tracer, exception_events=exception_events)
-        self.tracer = tracer
-        self.metrics = metrics
+        self.tracer = self._own_tracer = tracer
+        self.metrics = self._own_metrics = metrics
+        self.enabled = True
         self.response_headers = response_headers
         self.shown_headers = shown_headers or ShownHeaders()
         self.callers = Callers(trust)
-        self.errors = errors
+        self.errors = self._own_errors = errors
         self._tracer_for_batch = tracer_for_batch
         # By request id: those of the running calls, and those that will be in the next call again.
         self.under_way: dict[str, Member] = {}
         self.waiting: dict[str, Member] = {}
+
+    def switch(self, *, enabled: bool, traces: bool) -> None:
+        """Let what begins from now on become spans and measurements, or not.
+
+        Args:
+            enabled: Whether requests are looked at.
+            traces: Whether they become spans; without, the caller's span is current in the handler.
+        """
+        self.tracer = self._own_tracer if enabled and traces else trace.NoOpTracer()
+        self.spans = Spans(self.tracer, exception_events=self.spans.exception_events)
+        self.errors = self._own_errors if enabled and traces else None
+        self.metrics = self._own_metrics if enabled else None
+        self.enabled = enabled
 
     def part_sent(self, request_ids: Iterable[str]) -> None:
         """Count one part of a streamed answer.

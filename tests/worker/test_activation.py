@@ -134,7 +134,7 @@ class TestConfigure:
     def test_a_seam_that_moved_does_not_break_the_import_of_torchserve(
         self, console: Console, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(*_args: Any) -> None:
+        def fail(*_args: Any, **_options: Any) -> None:
             raise RuntimeError("no seam")
 
         monkeypatch.setattr(_seams, "patch_worker", fail)
@@ -247,7 +247,7 @@ class TestAStepThatFails:
     def test_everything_is_as_it_was(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
         before = state()
 
-        def fail(*_args: Any) -> None:
+        def fail(*_args: Any, **_options: Any) -> None:
             raise RuntimeError("no seam")
 
         monkeypatch.setattr(_seams, "patch_worker", fail)

@@ -123,7 +123,8 @@ def _settings_table(settings: _config.Settings) -> Table:
     table = _table("Settings", "variable", "value", "origin")
     for setting in _config.OUR_SETTINGS:
         value = settings.values[setting.variable]
-        shown = _shown(setting.variable, settings.file_dir if setting.is_path else value)
+        is_file_dir = setting.variable.endswith("_FILE_DIR")
+        shown = _shown(setting.variable, settings.file_dir if is_file_dir else value)
         table.add_row(setting.variable, shown, settings.origins.get(setting.variable, "default"))
     for variable in sorted(settings.environ):
         if variable.startswith("OTEL_") and settings.environ[variable].strip():

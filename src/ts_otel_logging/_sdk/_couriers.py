@@ -204,6 +204,7 @@ class MetricCourier:
 
     Attributes:
         reader: What the meter provider collects through.
+        is_paused: Whether nothing is collected.
     """
 
     def __init__(  # noqa: PLR0913 - each from another hand
@@ -227,6 +228,7 @@ class MetricCourier:
         self._next_collection = time.monotonic() + interval_seconds
         self._deadline = math.inf
         self._arrived = True
+        self.is_paused = False
 
     def seconds_until_due(self, now: float) -> float:
         """Return how long nothing needs to be done."""
@@ -240,6 +242,8 @@ class MetricCourier:
 
     def flush(self, deadline: float) -> bool:
         """Collect and send now."""
+        if self.is_paused:
+            return True
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             return False

@@ -96,6 +96,7 @@ class Lane:
         self.entries: deque[Entry] = deque()
         self.evicted = 0
         self.is_closed = False
+        self.is_paused = False
         self._max_batch = min(limits.max_export_batch_size, limits.max_queue_size)
         self._budget = budget
         self._wake = wake
@@ -109,7 +110,7 @@ class Lane:
         """Let an item wait, or drop it when it is too heavy; never blocks, and rarely makes a system call."""
         budget = self._budget
         with budget.lock:
-            if self.is_closed:
+            if self.is_closed or self.is_paused:
                 return
             wakes = not budget.is_served
             if size_bytes > budget.max_item_bytes:

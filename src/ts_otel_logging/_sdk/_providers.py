@@ -8,7 +8,7 @@ import threading
 import time
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk._logs import LoggerProvider
@@ -34,7 +34,7 @@ from ts_otel_logging._sdk._sdk_loggers import SdkLoggers
 from ts_otel_logging._sdk._sender import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
@@ -75,6 +75,7 @@ class Providers:
         self.errors: Optional[ErrorSampling] = None
         self._export_redaction = ExportRedaction()
         self._descriptions = dict.fromkeys(SIGNALS, "off")
+        self._couriers: dict[str, Sequence[Union[LaneCourier, MetricCourier]]] = {}
         self._flush: Callable[[float], bool] = _nothing_to_do
         self._stop: Callable[[float], bool] = _nothing_to_do
         self._stopping = threading.Lock()
@@ -86,6 +87,19 @@ class Providers:
     def set_redaction(self, redaction: Redaction) -> None:
         """Mask in every span and log record that leaves from now on what this says; not what a file has set up."""
         self._export_redaction.redaction = redaction
+
+    def pause(self, signals: Collection[str]) -> None:
+        """Take nothing more of some signals for export, and of the others again; what waits still goes out.
+
+        A provider that ``OTEL_CONFIG_FILE`` or somebody else set up goes on.
+
+        Args:
+            signals: Any of ``traces``, ``logs`` and ``metrics``.
+        """
+        for signal, couriers in self._couriers.items():
+            for courier in couriers:
+                target = courier.lane if isinstance(courier, LaneCourier) else courier
+                target.is_paused = signal in signals
 
     def force_flush(self, timeout_seconds: float) -> bool:
         """Export what waits.
@@ -260,6 +274,9 @@ class _Builder:
             build_logger_provider = partial(self._logger_provider, resource, log_couriers)
             providers.logger_provider = self._built("logs", build_logger_provider, providers)
 
+        providers._couriers = {  # noqa: SLF001 - built here
+            "traces": span_couriers, "logs": log_couriers, "metrics": metric_couriers,
+        }  # fmt: skip
         couriers: list[Courier] = [*log_couriers, *span_couriers, *metric_couriers]
         self._thread.serve(couriers, starts_at_once=bool(metric_couriers) and not lanes)
         providers._flush = flush  # noqa: SLF001 - built here

@@ -10,6 +10,7 @@ from ts_otel_logging._torchserve._patches import Patches
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ts_otel_logging._torchserve._service import OnModelConfig
     from ts_otel_logging._tracing import Tracing
 
 SEAMS: Final = {
@@ -26,12 +27,14 @@ SEAMS: Final = {
 """What is patched in a worker, and for what; the doctor shows it."""
 
 
-def patch_worker(
+def patch_worker(  # noqa: PLR0913 - keywords
     tracing: Tracing,
     worker_id: Optional[str],
     on_model_loaded: Callable[[], None],
     before_request_ends: Callable[[], None] = lambda: None,
+    *,
     environ: Mapping[str, str] = os.environ,
+    on_model_config: Optional[OnModelConfig] = None,
 ) -> Patches:
     """Patch the worker's classes and functions.
 
@@ -41,6 +44,7 @@ def patch_worker(
         on_model_loaded: Called after each successful load, on the worker's thread.
         before_request_ends: Called after each call of the service, while lines still belong to its requests.
         environ: The worker's environment, as TorchServe or torchrun made it.
+        on_model_config: Called before each load of a model that has a configuration.
 
     Returns:
         What puts everything back.
@@ -57,7 +61,8 @@ def patch_worker(
     predictions = _service.Predictions(tracing, process, before_request_ends)
     patches = Patches()
     try:
-        patches.set(loader, "load", _service.wrap_load(loader.load, tracing, process, on_model_loaded))
+        load = _service.wrap_load(loader.load, tracing, process, on_model_loaded, on_model_config)
+        patches.set(loader, "load", load)
         for name, wrap in (
             ("_get_class_entry_point", _service.wrap_class_entry_point),
             ("_get_function_entry_point", _service.wrap_function_entry_point),

@@ -44,14 +44,39 @@ class Process(NamedTuple):
 _models: weakref.WeakKeyDictionary[Any, Model] = weakref.WeakKeyDictionary()
 
 
+OnModelConfig = Callable[[str, Any], None]
+"""Gets the path of a model's ``model-config.yaml``, and what that holds, before the model is loaded."""
+
+
 def wrap_load(
-    load: Callable[..., Any], tracing: Tracing, process: Process, on_model_loaded: Callable[[], None]
+    load: Callable[..., Any],
+    tracing: Tracing,
+    process: Process,
+    on_model_loaded: Callable[[], None],
+    on_model_config: Optional[OnModelConfig] = None,
 ) -> Callable[..., Any]:
     """Return a `TsModelLoader.load` that is a span and prepares the service that it returns."""
 
     @shielded("model load")
     def describe(model_name: str, model_dir: str, gpu_id: Optional[int]) -> Model:
-        return _describe(process, model_name, _manifest(model_dir), gpu_id)
+        manifest = _manifest(model_dir)
+        model = _describe(process, model_name, manifest, gpu_id)
+        configure(model_dir, manifest)
+        return model
+
+    @shielded("model-config.yaml")
+    def configure(model_dir: str, manifest: Any) -> None:
+        if on_model_config is None:
+            return
+        from ts.utils.util import get_yaml_config
+
+        # ts/service.py reads the same file in the same way, and complains by itself when it cannot.
+        try:
+            path = os.path.join(model_dir, manifest["model"]["configFile"])
+            config = get_yaml_config(path)
+        except Exception:  # noqa: BLE001 - as above
+            return
+        on_model_config(path, config)
 
     @shielded("model loaded")
     def prepare(service: Any, model: Model, failures: LoadFailures) -> None:
@@ -128,7 +153,7 @@ class Predictions:
 
     @shielded("begin of predict span")
     def _begin(self, service: Any, batch: Any, *, resumable: bool) -> Optional[Call]:
-        if not batch:
+        if not batch or not self._tracing.enabled:
             return None
         model = _models.get(service) or self._adopt(service)
         return Call(
