@@ -189,16 +189,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     global _active  # noqa: PLW0603 - one activation a process
     given = {name: value for name, value in locals().items() if value is not None}
     processors_given = None if isinstance(processors, str) else given.pop("processors", None)
-    texts = {_config.PREFIX + name.upper(): _as_text(value) for name, value in given.items()}
-    settings = _config.load({**os.environ, **texts})
-    wrong = [problem for problem in settings.problems if problem.variable in texts]
-    if wrong:
-        raise ValueError(
-            "; ".join(
-                f"{problem.variable[len(_config.PREFIX) :].lower()}={problem.value!r}: accepted is {problem.accepted}"
-                for problem in wrong
-            )
-        )
+    settings = _settings_from(given, os.environ)
     with _lock:
         before, _active = _active, None
         if before is not None:
@@ -218,6 +209,57 @@ def configure(  # noqa: PLR0913 - one keyword a setting
             raise
         _active = activation
     _tell([*_config.all_problems(settings), *activation.late_problems])
+
+
+def _settings_from(keywords: Mapping[str, Any], environ: Mapping[str, str]) -> _config.Settings:
+    texts = {_config.PREFIX + name.upper(): _as_text(value) for name, value in keywords.items()}
+    settings = _config.load({**environ, **texts})
+    wrong = [problem for problem in settings.problems if problem.variable in texts]
+    if wrong:
+        raise ValueError(
+            "; ".join(
+                f"{problem.variable[len(_config.PREFIX) :].lower()}={problem.value!r}: accepted is {problem.accepted}"
+                for problem in wrong
+            )
+        )
+    return settings
+
+
+@contextmanager
+def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[None]:
+    """Switch the pipeline on for the tests of a block, whatever the environment says; errors of ours raise in it.
+
+    Args:
+        providers: Take what is traced and measured, also by OpenTelemetry's own API.
+        stream: Takes the lines.
+        **keywords: As for `configure`.
+
+    Raises:
+        RuntimeError: The pipeline is on already.
+        TypeError: An unknown keyword.
+        ValueError: A value that is not accepted; the message says what is.
+    """
+    global _active  # noqa: PLW0603 - one activation a process
+    unknown = keywords.keys() - (configure.__kwdefaults__ or {}).keys()
+    if unknown:
+        raise TypeError(f"unknown keyword: {', '.join(sorted(unknown))}")
+    processors = None if isinstance(keywords.get("processors"), str) else keywords.pop("processors", None)
+    settings = _settings_from(keywords, {})
+    with _lock:
+        if _active is not None:
+            raise RuntimeError("the pipeline is on already, by configure() or an outer capture")
+        activation = _active = _Activation(settings, None, processors, providers, stream)
+    reraise, _diagnostics.reraise = _diagnostics.reraise, True
+    try:
+        with _globals.exchanged(providers.tracer_provider, providers.meter_provider):
+            activation.set_root_handler()
+            activation.expect_torchserve()
+            yield
+    finally:
+        _diagnostics.reraise = reraise
+        with _lock:
+            _active = None
+        activation.close(timeout_seconds=0.0)
 
 
 def _as_text(value: Any) -> str:
@@ -265,6 +307,7 @@ class _Activation:
         worker_id: Optional[str],
         processors: Optional[Iterable[Processor]] = None,
         providers: Optional[Providers] = None,
+        capture: Optional[TextIO] = None,
     ) -> None:
         from ts_otel_logging import _sdk
         from ts_otel_logging._redaction import Redaction
@@ -295,7 +338,8 @@ class _Activation:
         self._closed = False
         # What is told while the parts are built has no handler to go to yet.
         self._early_reports: Optional[list[tuple[str, dict[str, Any]]]] = []
-        existing = _globals.existing_providers()
+        self._stream = capture
+        existing = _globals.existing_providers() if capture is None else {}
         self.redaction = Redaction(settings["REDACT"])
         self.providers = providers or _sdk.build_providers(
             # No second exporter beside a provider that the application, or the Operator, has set up.
@@ -337,6 +381,7 @@ class _Activation:
         self.handler = BridgeHandler(
             processors=self._load_processors() if processors is None else processors,
             renderer=settings["FORMAT"],
+            stream=self._stream,
             logger_provider=None if _globals.has_stock_log_handler() else self.logger_provider,
             max_record_bytes=settings["MAX_RECORD_BYTES"],
             resource=self._resource(),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Final
 
 from opentelemetry import _logs, metrics, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _GETTERS: Final[dict[str, Callable[[], Any]]] = {
     "traces": trace.get_tracer_provider,
@@ -46,6 +47,33 @@ def set_providers(providers: Mapping[str, Any]) -> None:
         if provider is not None and type(_GETTERS[signal]()).__name__.lstrip("_").startswith("Proxy"):
             _ours.add(id(provider))
             _SETTERS[signal](provider)
+
+
+@contextmanager
+def exchanged(tracer_provider: Any, meter_provider: Any) -> Iterator[None]:
+    """Let the API hand out other providers in a block, for tests: it takes one only once, as its own tests know.
+
+    The same providers must come every time: a tracer or meter that was made before them keeps the first it finds.
+
+    Args:
+        tracer_provider: For spans.
+        meter_provider: For measurements.
+    """
+    # opentelemetry-python, tests/opentelemetry-test-utils, globals_test.py does the same.
+    modules: tuple[tuple[Any, str, Any], ...] = (
+        (trace, "_TRACER_PROVIDER", tracer_provider),
+        (metrics._internal, "_METER_PROVIDER", meter_provider),  # noqa: SLF001
+    )
+    before = [getattr(module, name) for module, name, _ in modules]
+    for module, name, provider in modules:
+        setattr(module, name, provider)
+    if before[1] is None:
+        metrics._internal._PROXY_METER_PROVIDER.on_set_meter_provider(meter_provider)  # noqa: SLF001
+    try:
+        yield
+    finally:
+        for (module, name, _), provider in zip(modules, before):
+            setattr(module, name, provider)
 
 
 def has_stock_log_handler() -> bool:
