@@ -73,10 +73,9 @@ environments: ## the two test environments with the wheel in them
 $(PYTHONS:%=environment-%): environment-%:
 	@tools/environment .venv-$* requirements/test.txt $*
 
-# Programs that tests talk to, as PROGRAM=PACKAGE.
-.PHONY: debian
-debian:
-	@tools/debian redis-server=redis-server
+.PHONY: debian-programs
+debian-programs: ## servers that the tests talk to, unpacked from Debian's packages, once
+	@tools/debian-programs
 
 # One wheel, built once, is what both environments test: the start-up file is part of it.
 dist/.built: $(SOURCES) requirements/test.txt
@@ -119,7 +118,7 @@ format: environments ## put the code in its format, with what ruff can fix
 	$(BIN)/ruff format --quiet .
 
 .PHONY: unit $(PYTHONS:%=unit-%)
-unit: environments debian ## the fast tests: no server
+unit: environments debian-programs ## the fast tests: no server
 	@echo "tests without a server on Python $(PYTHONS), side by side ..."
 	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=unit-%)
 

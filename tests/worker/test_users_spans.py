@@ -13,6 +13,7 @@ from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.instrumentation.requests import RequestsInstrumentor
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 
+from debian_programs import environ, program
 from in_process import load_model, make_request, predict
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def redis_socket(tmp_path: Path) -> Iterator[str]:
     """A real Redis, on a socket of its own and without files."""
     path = str(tmp_path / "redis.sock")
     options = ["--port", "0", "--unixsocket", path, "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(["redis-server", *options], stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(
+        [program("redis-server"), *options], env=environ(), stdout=subprocess.PIPE, text=True
+    ) as server:
         assert server.stdout is not None
         try:
             assert any("eady to accept connections" in line for line in server.stdout)
