@@ -36,7 +36,8 @@ def test_the_workers_and_the_frontends_lines_stand_in_the_same_columns(server):
     assert own.index("[acme.model]") == frontends.index("[org.pytorch.serve.wlm.ModelManager]")
     assert "digit=7 trace_id=" in own
     assert request_id in own
-    assert printed == "as it was printed \x1b[1m"
+    assert LINE.match(printed)["logger"] == "stdout"
+    assert "\x1b" not in server.console()
     assert not [line for line in server.console_lines() if line.startswith("{")]
 
 
