@@ -34,7 +34,7 @@ class FileSinks:
         """
         if not file.sinks and not self._built:
             return []
-        factory = _SinkFactory(file)
+        factory = SinkFactory(file)
         before, self._built = self._built, {}
         for sink in file.sinks:
             wanted = (sink.config, file.parts)
@@ -68,7 +68,7 @@ class _Route(logging.Filter):
         return self._reaches(record.name)
 
 
-class _SinkFactory:
+class SinkFactory:
     """Makes the handlers of a settings file, with the standard library's own configurator.
 
     Args:

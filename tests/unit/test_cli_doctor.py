@@ -73,6 +73,26 @@ def test_a_wrong_setting_is_a_problem_with_what_is_accepted(doctor: Any) -> None
     assert "there is no such module" in report
 
 
+def test_the_settings_file_is_shown_with_its_sinks_and_problems(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("""
+        otlp_logs: false
+        level: WARNING
+        levels: {acme: LOUD, other: DEBUG}
+        handlers:
+          - {handler: file, type: TimestampedFileHandler, filename: no/such/folder/x.log, level: ERROR}
+          - {handler: typo, type: TimestampdFileHandler}
+    """)
+    code, report = doctor(TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true", TS_OTEL_LOGGING_CONFIG="settings.yaml")
+    assert code == 1
+    assert rows(report)["otlp_logs"] == ["off"]
+    assert (rows(report)["level"], rows(report)["levels"]) == (["WARNING"], ["other=DEBUG"])
+    path = tmp_path / "no" / "such" / "folder" / "x.log"
+    assert rows(report)["handlers.file"] == [f"TimestampedFileHandler {path} from ERROR"]
+    for key in ("levels.acme: LOUD", "handlers.typo.type: TimestampdFileHandler", "handlers.file.filename"):
+        assert key in report
+    assert "cannot be written to" in report
+
+
 def test_that_it_is_off_is_said(doctor: Any) -> None:
     code, report = doctor(OTEL_SDK_DISABLED="true")
     assert code == 1

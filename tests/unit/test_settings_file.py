@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+import pathlib
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+import yaml
 
+from ts_otel_logging._file_sinks import SinkFactory
 from ts_otel_logging._settings_file import SettingsFile, read_model_section, read_settings_file, unreachable_sinks
 from ts_otel_logging._watcher import Watcher
 
@@ -262,6 +266,40 @@ def test_what_cannot_be_reached_now_is_told_and_made_all_the_same(read: Any, tmp
     assert "a file that can be written to" in problems["handlers.file.filename"].accepted
     assert "no-such-host.invalid" in problems["handlers.nowhere.address"].value
     assert "a host that has an address" in problems["handlers.nowhere.address"].accepted
+
+
+class TestDocumentation:
+    PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    EXAMPLES: ClassVar = re.findall(r"```(yaml|toml)\n(.*?)```", PAGE, re.DOTALL)
+
+    def test_every_example_can_be_used(self, read: Any) -> None:
+        files = []
+        for language, text in self.EXAMPLES:
+            if text.startswith("# model-config.yaml"):
+                switches, problems = read_model_section(yaml.safe_load(text)["ts_otel_logging"], "model-config.yaml")
+                assert (switches.redact, problems) == (("customer_number",), ())
+                continue
+            file = read(text, f"settings.{language}")
+            assert file.problems == ()
+            assert unreachable_sinks(file) == []
+            factory = SinkFactory(file)
+            handlers = [factory.build(sink) for sink in file.sinks]
+            assert factory.problems == []
+            for handler in handlers:
+                handler.close()
+            files.append([sink.name for sink in file.sinks])
+        assert files == [
+            ["custom_file_handler", "to_syslog", "latency"],
+            ["custom_file_handler"],
+            ["everything", "audit"],
+        ]
+
+    def test_every_key_has_its_row(self, read: Any) -> None:
+        listed = set(re.findall(r"^\| `(\w+)`", self.PAGE, re.MULTILINE))
+        (problem,) = read("no_such_key: 1").problems
+        accepted = set(problem.accepted.partition("there are ")[2].split(", "))
+        of_dict_config = {"version", "formatters", "filters", "loggers", "root"}
+        assert listed == accepted - of_dict_config - {"disable_existing_loggers", "incremental"}
 
 
 class TestModelSection:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ts_otel_logging import _config
+from ts_otel_logging import _config, _settings_file
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def run() -> int:
         )
         for problem in _config.all_problems(settings)
     ]
+    if settings["CONFIG"]:
+        findings += _print_settings_file(console, settings["CONFIG"])
     table, unreachable = _destinations(settings)
     console.print(table)
     findings += unreachable
@@ -130,6 +132,34 @@ def _settings_table(settings: _config.Settings) -> Table:
         if variable.startswith("OTEL_") and settings.environ[variable].strip():
             table.add_row(variable, _shown(variable, settings.environ[variable]), "environment")
     return table
+
+
+def _print_settings_file(console: Console, path: str) -> list[Finding]:
+    file = _settings_file.read_settings_file(os.path.abspath(path), os.getcwd())
+    table = _table(f"Settings file {escape(path)}", "key", "value")
+    switches = file.switches
+    for name in ("enabled", "traces", "otlp_logs"):
+        value = getattr(switches, name)
+        if value is not None:
+            table.add_row(name, _shown(name, value))
+    if switches.level is not None:
+        table.add_row("level", str(logging.getLevelName(switches.level)))
+    if switches.levels:
+        table.add_row("levels", _shown("levels", dict(switches.levels)))
+    if switches.redact:
+        table.add_row("redact", _shown("redact", switches.redact))
+    for sink in file.sinks:
+        kind = str(sink.config.get("class") or sink.config.get("()")).rpartition(".")[2]
+        place = sink.config.get("filename") or sink.config.get("address") or ""
+        level = f" from {logging.getLevelName(sink.level)}" if sink.level else ""
+        table.add_row(sink.key, escape(" ".join(f"{kind} {place}".split()) + level))
+    console.print(table)
+    return [
+        Finding(
+            f"{problem.key or problem.file}: {_masked(problem.key, problem.value)}", f"accepted: {problem.accepted}"
+        )
+        for problem in (*file.problems, *_settings_file.unreachable_sinks(file))
+    ]
 
 
 def _shown(variable: str, value: Any) -> str:
