@@ -195,6 +195,16 @@ class TestWaterfall:
             "",
         ]
 
+    def test_links_name_the_traces_that_they_lead_to(self, show, tmp_path):
+        links = [{"traceId": f"{number:08x}" + TRACE[8:], "spanId": "b1"} for number in range(1, 65)]
+        batch = span("batch digits", "a1", 0, 10, links=links)
+        phase = span("inference", "a2", 2, 8, parent="a1", links=links[:1])
+        write(tmp_path, spans=[batch, phase])
+        _, rows, _ = show()
+        assert rows[4] == "│  linked with trace 00000001, 00000002, 00000003, 00000004 and 60 more"
+        assert rows[5].startswith("└─ inference ")
+        assert rows[6] == "      linked with trace 00000001"
+
     def test_files_of_the_upstream_exporter(self, show, tmp_path):
         (tmp_path / "traces-box-101.jsonl").write_text(UPSTREAM_SPANS)
         (tmp_path / "logs-box-101.jsonl").write_text(UPSTREAM_LOGS)

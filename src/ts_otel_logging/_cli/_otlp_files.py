@@ -79,6 +79,7 @@ class Span(NamedTuple):
     attributes: dict[str, Any]
     events: tuple[LogLine, ...]
     service_name: str
+    linked_trace_ids: tuple[str, ...] = ()
 
     @property
     def error_type(self) -> str:
@@ -342,6 +343,7 @@ def _decode_span(span: dict[str, Any], service_name: str) -> Span:
         attributes=_decode_attributes(span),
         events=tuple(_decode_event(event, trace_id, span_id) for event in span.get("events", ())),
         service_name=service_name,
+        linked_trace_ids=tuple(_hex_id(link.get("traceId", "")) for link in span.get("links", ())),
     )
 
 

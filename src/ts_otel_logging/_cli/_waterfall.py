@@ -38,6 +38,9 @@ _MIN_BAR_CELLS: Final = 8
 _MIN_NAME_CELLS: Final = 12
 _MAX_LEVEL_CELLS: Final = 8
 _MAX_EXCEPTION_ROWS: Final = 3
+# So many digits of a linked trace's id tell it from the others, and `show` finds it by them.
+_LINKED_ID_DIGITS: Final = 8
+_MAX_LINKED_IDS: Final = 4
 
 ASCII_DRAWING: Final = str.maketrans("━╸╺─├└│·✓✗µ…", "===-|`|-+xu~")
 """For terminals whose encoding lacks what the rows are drawn with: one cell for one cell."""
@@ -81,6 +84,7 @@ class _Drawing:
         self._with_stacks = with_stacks
         # The same span twice is an export that was repeated.
         self._spans = list({span.span_id: span for span in trace.spans}.values())
+        self._parent_ids = {span.parent_span_id for span in self._spans}
         self._start_nanos = trace.start_nanos
         self._axis_nanos = max((span.end_nanos for span in self._spans), default=self._start_nanos) - self._start_nanos
         self._nodes = list(_tree(self._spans, _lines(trace, self._spans)))
@@ -106,6 +110,8 @@ class _Drawing:
         for node in self._nodes:
             if isinstance(node.item, Span):
                 rows.append(self._span_row(node.item, node.lead))
+                if node.item.linked_trace_ids:
+                    rows.append(self._links_row(node))
             elif isinstance(node.item, LogLine):
                 rows.extend(self._line_rows(node.item, node.lead))
             else:
@@ -151,6 +157,13 @@ class _Drawing:
             status.truncate(self._status_cells, overflow="ellipsis")
             row.append(_GAP).append_text(status)
         return row
+
+    def _links_row(self, node: _Node) -> Text:
+        trace_ids = node.item.linked_trace_ids if isinstance(node.item, Span) else ()
+        named = ", ".join(visible(trace_id[:_LINKED_ID_DIGITS]) for trace_id in trace_ids[:_MAX_LINKED_IDS])
+        more = f" and {len(trace_ids) - _MAX_LINKED_IDS:,} more" if len(trace_ids) > _MAX_LINKED_IDS else ""
+        trunk = _TRUNK if node.item.span_id in self._parent_ids else _NO_BRANCH
+        return self._lead(node.below + trunk).append(f"linked with trace {named}{more}", "dim")
 
     def _lead(self, lead: str) -> Text:
         # Of a very deep tree the innermost branches.
