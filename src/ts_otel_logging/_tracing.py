@@ -117,10 +117,12 @@ class Tracing:
             attributes: Its attributes.
         """
         contexts = [member.span_context for member in members]
-        # Made with the span, so that a sampler or processor sees them.
+        # Made with the span, so that processors see them; nobody sees those of a batch that is not sampled.
+        is_sampled = any(context.trace_flags.sampled for context in contexts)
         links = [
             Link(context, {_names.ATTR_REQUEST_ID: member.request_id, _names.ATTR_BATCH_INDEX: index})
             for index, (member, context) in enumerate(zip(members, contexts))
+            if is_sampled
         ]
         spans = Spans(self._tracer_for_batch(self.tracer, contexts), exception_events=self.spans.exception_events)
         # A root of its own: its members belong to as many traces.
