@@ -12,6 +12,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
+
 from ts_otel_logging import _diagnostics
 from ts_otel_logging._sink_output import sink_record
 
@@ -222,6 +224,14 @@ class SinkThread:
 
     def _run(self, turn: _Turn) -> None:
         turn.thread_id = threading.get_ident()
+        # A sink's own requests must not become spans: instrumented clients look at this.
+        token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003 - the key's own value
+        try:
+            self._loop(turn)
+        finally:
+            detach(token)
+
+    def _loop(self, turn: _Turn) -> None:
         while not turn.is_over:
             has_worked = self._serve(turn)
             if turn.is_over or (self._is_stopping and not self._has_leaving()):

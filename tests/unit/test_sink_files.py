@@ -33,6 +33,7 @@ def logger() -> Iterator[logging.Logger]:
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
+    logger.setLevel(logging.NOTSET)
     logger.propagate = True
 
 
