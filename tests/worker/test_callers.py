@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import DEFAULT_ON, ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Decision, ParentBasedTraceIdRatio, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 from in_memory_worker import Worker
 from in_process import load_model, make_request, predict
 from otlp_receiver import OtlpReceiver
 from sdk_room import room
-from ts_otel_logging._sdk._error_sampling import ErrorSampling
+from ts_otel_logging._sdk._error_sampling import ErrorSampling, RecordingSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -362,6 +362,24 @@ class TestSampledErrors:
         assert [sampling.admit() for _ in range(2)] == [True, False]
         now = 1000.0
         assert [sampling.admit() for _ in range(5)] == [True, True, True, False, False]
+
+    def test_what_the_sampler_wants_of_a_failed_request_does_not_leave_twice(self) -> None:
+        class ByName(Sampler):
+            def should_sample(self, parent_context: Any, trace_id: int, name: str, *_: Any) -> SamplingResult:
+                return SamplingResult(Decision.RECORD_AND_SAMPLE if name == "tokenize" else Decision.DROP)
+
+            def get_description(self) -> str:
+                return "ByName"
+
+        kept: list[str] = []
+        sampling = ErrorSampling(1000)
+        sampling.export_with([lambda span: kept.append(span.name)])
+        worker = Worker(TracerProvider(sampler=RecordingSampler(ByName()), shutdown_on_exit=False))
+        worker.tracer_provider.add_span_processor(sampling)
+        with worker.patched(errors=sampling):
+            predict(load_model(HANDLER), make_request(b"fail"))
+        assert [span.name for span in worker.spans] == ["tokenize"]
+        assert sorted(kept) == ["inference", "predict tiny", "preprocess"]
 
     def test_of_one_request_only_so_many_are_held(self, keeping: Any) -> None:
         kept = keeping(1000)
