@@ -7,6 +7,7 @@ reads. Times on shared machines are noisy: compare only ratios of one run. ``pyt
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import platform
@@ -26,10 +27,13 @@ from rich.table import Table
 
 from ts_otel_logging import BridgeHandler
 from ts_otel_logging._pipeline import Pipeline
+from ts_otel_logging.processors import build_storm_collapser
 
 FLOOR = "NullHandler: the floor"
 OURS = "ts-otel-logging"
 OURS_UNMASKED = "ts-otel-logging, redaction off"
+OURS_COLLAPSING = "ts-otel-logging, storms collapsed, no two records equal"
+OURS_IN_A_STORM = "ts-otel-logging, storms collapsed, all records equal"
 OURS_WITH_PROCESSORS = "ts-otel-logging, three processors"
 STRUCTLOG = "structlog ProcessorFormatter, orjson"
 STRUCTLOG_WITH_PROCESSORS = "structlog ProcessorFormatter, orjson, three processors"
@@ -66,6 +70,17 @@ def round_latency(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dic
 
 def drop_nothing(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
     return event_dict
+
+
+def number_records() -> Any:
+    """Make no two events equal: what a storm's detection costs where there is none."""
+    numbers = itertools.count()
+
+    def add_number(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
+        event_dict["number"] = next(numbers)
+        return event_dict
+
+    return add_number
 
 
 USER_PROCESSORS = (add_region, round_latency, drop_nothing)
@@ -123,6 +138,8 @@ def contenders(stream: TextIO) -> dict[str, logging.Handler]:
         STRUCTLOG: with_formatter(stream, processor_formatter()),
         OURS_WITH_PROCESSORS: BridgeHandler(stream=stream, processors=USER_PROCESSORS),
         STRUCTLOG_WITH_PROCESSORS: with_formatter(stream, processor_formatter(*USER_PROCESSORS)),
+        OURS_COLLAPSING: BridgeHandler(stream=stream, processors=[number_records(), build_storm_collapser()]),
+        OURS_IN_A_STORM: BridgeHandler(stream=stream, processors=[build_storm_collapser()]),
     }
 
 

@@ -438,6 +438,11 @@ class _Activation:
         root.addHandler(self.handler)
         self._undo.callback(logging.captureWarnings, capture=False)
         logging.captureWarnings(capture=True)
+        # A worker's two streams end on the frontend's one console.
+        names = (
+            ("stdout", "__stdout__") if self._worker_id is None else ("stdout", "__stdout__", "stderr", "__stderr__")
+        )
+        self._console_streams = {name: getattr(sys, name) for name in names}
         if self._settings["CAPTURE"]:
             from ts_otel_logging._stdio import Capture
 
@@ -510,10 +515,8 @@ class _Activation:
         """See what the program's own logging does to our lines; said once for each thing that is found."""
         from ts_otel_logging import _structlog
 
-        # A worker's two streams end on the frontend's one console.
-        streams: tuple[Any, ...] = (sys.stdout, sys.__stdout__)
-        if self._worker_id is not None:
-            streams += (sys.stderr, sys.__stderr__)
+        # Those from before the capture, and those that hold now.
+        streams = [*self._console_streams.values(), *(getattr(sys, name) for name in self._console_streams)]
         muted = self.handler.mute_doubles(streams)
         if muted:
             self._report(

@@ -101,6 +101,7 @@ class BridgeHandler(logging.Handler):
         line = _LineOutput(self._build_shape(renderer), self._writer, self._max_record_bytes)
         otlp = (self._otlp,) if otlp_logs and self._otlp is not None else ()
         self._uids = self._own_uids if otlp else None
+        self._is_stock = False
         self.pipeline = Pipeline(self._processors, (line, *otlp, *outputs), self._redaction)
 
     def add_output(self, output: Output) -> None:
@@ -118,6 +119,7 @@ class BridgeHandler(logging.Handler):
         from ts_otel_logging._shapes._stock import stock_text
 
         self._uids = None
+        self._is_stock = True
         self.pipeline = Pipeline((), (_LineOutput(stock_text, self._writer, sys.maxsize),), self._redaction)
 
     def createLock(self) -> None:  # noqa: N802 - the base class's name
@@ -184,7 +186,7 @@ class BridgeHandler(logging.Handler):
             swallowed("line", failure)
         swallowed("bridge", error)
 
-    def mute_doubles(self, streams: tuple[Any, ...]) -> dict[logging.StreamHandler[Any], str]:
+    def mute_doubles(self, streams: Iterable[Any]) -> dict[logging.StreamHandler[Any], str]:
         """Let the stream handlers of this process leave out what this handler, on the root logger, writes already.
 
         A handler stays where it is, and goes on writing what does not come here: records of loggers that do not
@@ -196,6 +198,7 @@ class BridgeHandler(logging.Handler):
         Returns:
             The handlers that were found now, and not before, with the name of their logger.
         """
+        streams = [stream for stream in streams if stream is not None]
         loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]
         found = {
             handler: logger.name
@@ -224,7 +227,7 @@ class BridgeHandler(logging.Handler):
             if not logger.propagate:
                 return True
             logger = logger.parent
-        if logger is None or self not in logging.root.handlers or record.levelno < self.level:
+        if logger is None or self._is_stock or self not in logging.root.handlers or record.levelno < self.level:
             return True
         return record.levelno < self._threshold_of(record) and not (
             self.passthrough is not None and self.passthrough(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,94 @@ class TestHandlersThatResetLogging:
         load_model(self.RESET)
         load_model(self.RESET)
         assert not [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
+
+
+class TestHandlersThatPrintToo:
+    MODEL = """
+        import logging, sys
+        logger = logging.getLogger("acme.printing")
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        quiet = logging.getLogger("acme.alone")
+        quiet.propagate = False
+        quiet.addHandler(logging.StreamHandler(sys.stdout))
+        def handle(data, context):
+            if data is not None:  # TorchServe also calls a function as it loads it
+                logger.warning("said once")
+                logger.debug("below our level")
+                quiet.warning("not ours")
+            return ["answer"]
+    """
+
+    @pytest.fixture(autouse=True)
+    def _loggers_are_restored(self) -> Iterator[None]:
+        yield
+        for name in ("acme.printing", "acme.alone"):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = True
+            logger.setLevel(logging.NOTSET)
+
+    def test_do_not_double_a_line_and_go_on_with_what_is_not_ours(self, capsys: pytest.CaptureFixture[str]) -> None:
+        ts_otel_logging.configure()
+        service = load_model(self.MODEL)
+        predict(service, make_request(b"x"))
+        text = capsys.readouterr().out
+        assert text.count("said once") == 1
+        assert '"event":"said once"' in text
+        # What they print themselves is captured like a print.
+        assert text.count("below our level") == text.count("not ours") == 1
+        assert text.count("console handlers muted") == 1
+        assert '"loggers":["acme.printing","acme.alone"]' in text
+
+    def test_print_again_after_shutdown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        root_handler = logging.StreamHandler(sys.stdout)
+        logging.getLogger().addHandler(root_handler)
+        ts_otel_logging.configure()
+        logging.getLogger("acme").warning("while on")
+        ts_otel_logging.shutdown()
+        logging.getLogger("acme").warning("after")
+        text = capsys.readouterr().out
+        assert text.count("while on") == 1
+        assert text.endswith("\nafter\n")
+
+    def test_with_an_emit_of_their_own_are_left_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        class Own(logging.StreamHandler):  # type: ignore[type-arg]
+            def emit(self, record: logging.LogRecord) -> None:
+                self.stream.write(f"own {record.getMessage()}\n")
+
+        logging.getLogger().addHandler(Own(sys.stdout))
+        ts_otel_logging.configure()
+        logging.getLogger("acme").warning("x")
+        assert "own x\n" in capsys.readouterr().out
+
+
+class TestStructlogThatRendersText:
+    @pytest.fixture(autouse=True)
+    def _structlog_is_restored(self) -> Iterator[None]:
+        yield
+        structlog.reset_defaults()
+        logging.setLoggerClass(logging.Logger)
+
+    def test_is_told_once_with_what_would_give_fields(self, console: Console) -> None:
+        ts_otel_logging.configure()
+        model = """
+            import structlog
+            structlog.configure(
+                processors=[structlog.processors.JSONRenderer()], logger_factory=structlog.stdlib.LoggerFactory()
+            )
+            def handle(data, context):
+                if data is not None:
+                    structlog.get_logger("acme").warning("ready", answer=42)
+                return ["answer"]
+        """
+        predict(load_model(model), make_request(b"x"))
+        load_model(model)
+        told = [line for line in console.objects if "structlog.stdlib.render_to_log_kwargs" in line["event"]]
+        assert len(told) == 1
+        assert [line["event"] for line in console.objects if line["logger"] == "acme"] == [
+            '{"answer": 42, "event": "ready"}'
+        ]
 
 
 class TestAStepThatFails:
