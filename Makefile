@@ -147,12 +147,16 @@ stack-tests: environments collector jaeger ## the tests with a real Collector an
 	done
 
 .PHONY: bench
-bench: environments ## a caller's time for a line, beside the peers
+bench: environments ## the cost of lines and spans, beside the peers
 	$(BIN)/python benchmarks/lines.py
+	$(BIN)/python benchmarks/spans.py
 
 .PHONY: bench-smoke
 bench-smoke: environments ## whether the benchmarks run
-	for version in $(PYTHONS); do .venv-$$version/bin/python benchmarks/lines.py --rounds 1 --records 100 >/dev/null; done
+	for version in $(PYTHONS); do \
+	    .venv-$$version/bin/python benchmarks/lines.py --rounds 1 --records 100 >/dev/null; \
+	    .venv-$$version/bin/python benchmarks/spans.py --rounds 1 --requests 100 >/dev/null; \
+	done
 
 # Hashes, but neither index nor address: where packages come from is the machine's matter.
 .PHONY: lock
