@@ -67,7 +67,7 @@ def main() -> None:
                 ],
             }
         ),
-        file=sys.stderr,
+        file=sys.__stderr__,
     )
     ts_otel_logging.shutdown(timeout_seconds=5)
     logging.shutdown()
