@@ -74,11 +74,13 @@ class BridgeHandler(logging.Handler):
         self._max_record_bytes = max_record_bytes
         self._processors = tuple(processors)
         self._otlp: Optional[Output] = None
+        self._not_exported: tuple[str, ...] = ()
         self._build_shape: Callable[[Any], Shape] = lambda renderer: _shape(renderer, stream, resource, logger_provider)
         if logger_provider is not None:
-            from ts_otel_logging._otlp_log import OtlpLogOutput
+            from ts_otel_logging._otlp_log import NOT_EXPORTED, OtlpLogOutput
 
             self._otlp = OtlpLogOutput(logger_provider)
+            self._not_exported = NOT_EXPORTED
         self._own_uids = None if logger_provider is None else _uid_source()
         self._uids = self._own_uids
         self._redaction = Redaction(redact)
@@ -154,7 +156,8 @@ class BridgeHandler(logging.Handler):
             elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
                 event = Event(record)
                 uids = self._uids
-                if uids is not None:
+                # Only where there are two copies to tell apart: whoever drops lines by it would lose the only one.
+                if uids is not None and not event.logger.startswith(self._not_exported):
                     event.uid = uids.next()
                 self.pipeline(event)
         except Exception as error:  # noqa: BLE001 - the shield

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ts_otel_logging._event import Event
 
 # What the exporter and its transport say about themselves would be exported, fail, and be said again.
-_NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.")
+NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.")
 _MAX_LOGGERS: Final = 1_024
 _MAX_NAME_CHARACTERS: Final = 1_024
 
@@ -72,7 +72,7 @@ class OtlpLogOutput:
             self._loggers.clear()
         logger = (
             None
-            if name.startswith(_NOT_EXPORTED)
+            if name.startswith(NOT_EXPORTED)
             else self._provider.get_logger(utf8(name)[:_MAX_NAME_CHARACTERS], __version__)
         )
         self._loggers[name] = logger

@@ -424,6 +424,8 @@ class TestOtlpTwin:
         handler = twin.handlers[0]
         handler.handle(logging.makeLogRecord({"name": "urllib3.connectionpool", "msg": "Retrying", "levelno": 30}))
         assert lines.last["event"] == "Retrying"
+        # Whoever drops lines that came by OTLP as well must not drop this one.
+        assert "log.record.uid" not in lines.last
         assert exporter.get_finished_logs() == ()
 
 
