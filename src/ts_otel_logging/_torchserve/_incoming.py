@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 # also those of workflows, whatever the client sent. A gRPC request has none (…/grpcimpl/InferenceImpl.java): its
 # headers are TorchServe's own three for sequences, or nothing.
 _IN_EVERY_HTTP_REQUEST: Final = "content-length"
-# What Netty takes as an HTTP request's head (io.netty.handler.codec.http.HttpObjectDecoder, maxHeaderSize).
-_MAX_VALUE_BYTES: Final = 8_192
 
 
 def incoming_request(request: dict[str, Any], shown_headers: ShownHeaders) -> IncomingRequest:
@@ -52,8 +50,4 @@ def _taken_from_inputs(request: dict[str, Any], headers: dict[str, str]) -> dict
     if any(field.lower() in headers for field in fields):
         # Whoever added the header knows the caller better; and two contexts must not be mixed.
         return {}
-    return {
-        entry["name"].lower(): entry["value"].decode("utf-8", "replace")
-        for entry in reserved
-        if len(entry["value"]) <= _MAX_VALUE_BYTES
-    }
+    return {entry["name"].lower(): entry["value"].decode("utf-8", "replace") for entry in reserved}
