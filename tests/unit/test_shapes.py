@@ -337,7 +337,7 @@ class TestDatadog:
     ) -> None:
         logger.addHandler(handler("datadog", lines))
         with TRACER.start_as_current_span("predict") as span:
-            fail(logger, host="db1", answer=42, **{"error.kind": "mine"})
+            fail(logger, host="db1", level="mine", answer=42, **{"error.kind": "mine"})
         line, context = lines.last, span.get_span_context()
         assert (line["status"], line["message"], line["service"]) == ("error", "it failed", "digits-service")
         assert (line["dd.env"], line["dd.version"]) == ("production", "1.2.3")
@@ -347,7 +347,7 @@ class TestDatadog:
         assert set(line["error"]) == DATADOG_ERROR
         assert line["error"]["kind"] == "ZeroDivisionError"
         assert line["extra.host"] == "db1"
-        assert line["extra.error.kind"] == "mine"
+        assert line["extra.error.kind"] == line["extra.level"] == "mine"
         assert (line["request_id"], line["model_name"], line["answer"]) == ("request-1", "digits", 42)
 
     def test_a_trace_id_of_64_bits_is_decimal(self, logger: logging.Logger, lines: Lines) -> None:
