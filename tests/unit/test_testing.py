@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -19,7 +20,11 @@ from ts_otel_logging import testing
 logger = logging.getLogger("acme.model")
 # Made before any test, as programs do.
 tracer = trace.get_tracer("acme")
-counter = metrics.get_meter("acme").create_counter("acme.requests")
+
+
+def count(number: int) -> None:
+    # Not made before: an instrument stays with the first provider of the process, which another test may have set.
+    metrics.get_meter("acme").create_counter("acme.requests").add(number)
 
 
 class TestCapture:
@@ -63,7 +68,7 @@ class TestCapture:
         before = root.level, root.handlers[:], structlog.get_config(), trace.get_tracer_provider(), time.time
         for _ in range(2):
             with testing.capture(clock=testing.Clock()) as captured, tracer.start_as_current_span("read"):
-                counter.add(2)
+                count(2)
                 logger.info("x")
             assert [span.context.trace_id for span in captured.spans] == [1]
             assert [point.value for point in captured.points("acme.requests")] == [2]
@@ -74,16 +79,31 @@ class TestCapture:
         with tracer.start_as_current_span("after"):
             logger.error("after")
         with testing.capture():
-            counter.add(5)
+            count(5)
         assert [span.name for span in captured.spans] == ["read"]
         assert [point.value for point in captured.points("acme.requests")] == [2]
         assert len(captured.events) == 1
 
+    def test_what_was_made_before_measures_into_every_capture(self) -> None:
+        program = """
+            from opentelemetry import metrics
+            from ts_otel_logging import testing
+            counter = metrics.get_meter("acme").create_counter("acme.requests")
+            for number in (1, 2):
+                with testing.capture() as captured:
+                    counter.add(number)
+                print([point.value for point in captured.points("acme.requests")])
+        """
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("TS_", "OTEL_"))}
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+        assert run.stdout.splitlines() == ["[1]", "[2]"]
+
     def test_measurements_add_up_over_looks(self) -> None:
         with testing.capture() as captured:
-            counter.add(1)
+            count(1)
             assert len(captured.points("acme.requests")) == 1
-            counter.add(2)
+            count(2)
             assert [point.value for point in captured.points("acme.requests")] == [1, 2]
             assert captured.points("acme.others") == []
 
