@@ -13,7 +13,7 @@ import types
 import uuid
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import _logs, trace
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -340,6 +340,8 @@ class TestConfigFile:
             provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=600_000))
             monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
 
+        # Another test of this process may have set one, which the API hands out for ever.
+        monkeypatch.setattr(_logs._internal, "_LOGGER_PROVIDER", None)
         module.load_config_file = lambda path: path
         module.configure_sdk = configure_sdk
         monkeypatch.setitem(sys.modules, "opentelemetry.configuration", module)
