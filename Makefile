@@ -140,7 +140,7 @@ torchserve: environments ## the tests on a real TorchServe
 	@.venv-$*/bin/python examples/digits/archive.py --weights $(@D)/digits.pt --model-store $(@D)
 
 .PHONY: stack-tests
-stack-tests: environments collector jaeger ## the tests with a real Collector and a real Jaeger
+stack-tests: environments debian-programs collector jaeger ## the tests with a real Collector and a real Jaeger
 	@$(MAKE) --silent $(PYTHONS:%=.venv-%/digits/digits.mar)
 	for version in $(PYTHONS); do \
 	    DIGITS_ARCHIVE=$(CURDIR)/.venv-$$version/digits/digits.mar .venv-$$version/$(PYTEST) -m stack; \

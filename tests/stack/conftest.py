@@ -58,7 +58,12 @@ def servers(
                 # Longer than a poll: an exemplar is in the exports of one interval only.
                 "OTEL_METRIC_EXPORT_INTERVAL": "2000",
             }
+            metrics_mode = "prometheus"
+            if protocol == "grpc":
+                # One whose console has every kind of line: TorchServe's metrics, too.
+                metrics_mode = "log"
+                environ["TS_OTEL_LOGGING_FRONTEND"] = "json-only"
             folder = tmp_path_factory.mktemp(protocol.replace("/", "-"))
-            return cleanup.enter_context(torchserve_running(folder, environ, PHASES, digits))
+            return cleanup.enter_context(torchserve_running(folder, environ, PHASES, digits, metrics_mode=metrics_mode))
 
         yield dict(zip(PROTOCOLS, pool.map(start, PROTOCOLS)))

@@ -34,10 +34,10 @@ def binary(name: str) -> Path:
 
 
 class Server:
-    """One program with one shipped configuration; its values are kept over ``kill`` and ``start``."""
+    """One program with shipped configurations; its values are kept over ``kill`` and ``start``."""
 
     name = ""
-    config = Path()
+    configs: tuple[Path, ...] = ()
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Server:
         """Back when it works."""
         with self.console_file.open("ab") as console:
             self._process = subprocess.Popen(
-                [str(binary(self.name)), "--config", str(self.config)],
+                [str(binary(self.name)), *(option for path in self.configs for option in ("--config", str(path)))],
                 cwd=self.folder,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,
@@ -116,7 +116,7 @@ class Jaeger(Server):
     """Jaeger with its traces in memory."""
 
     name = "jaeger"
-    config = COLLECTOR / "jaeger.yaml"
+    configs = (COLLECTOR / "jaeger.yaml",)
 
     def __init__(self, folder: Path) -> None:
         self.otlp_address, self._query, grpc, self._health = (f"127.0.0.1:{free_port()}" for _ in "1234")
@@ -180,15 +180,15 @@ class Collector(Server):
     """The collector beside TorchServe, which sends its traces to ``traces_address``."""
 
     name = "otelcol"
-    config = COLLECTOR / "agent.yaml"
+    configs = (COLLECTOR / "agent.yaml",)
 
-    def __init__(self, folder: Path, traces_address: str) -> None:
+    def __init__(self, folder: Path, traces_address: str, **environ: str) -> None:
         self.grpc_address, http, self._prometheus, self._health = (f"127.0.0.1:{free_port()}" for _ in "1234")
         self.http_endpoint = f"http://{http}"
         self.logs_file = folder / "logs" / "logs-torchserve.jsonl"
         own_metrics_port = free_port()
         self._own_metrics = f"127.0.0.1:{own_metrics_port}"
-        environ = {
+        addresses = {
             "AGENT_OTLP_GRPC_ENDPOINT": self.grpc_address,
             "AGENT_OTLP_HTTP_ENDPOINT": http,
             "AGENT_TRACES_ENDPOINT": traces_address,
@@ -198,13 +198,13 @@ class Collector(Server):
             "AGENT_OWN_METRICS_PORT": str(own_metrics_port),
             "AGENT_HEALTH_ENDPOINT": self._health,
         }
-        super().__init__(folder, environ)
+        super().__init__(folder, {**addresses, **environ})
 
     def is_ready(self) -> bool:
         return self.client.get(f"http://{self._health}").is_success
 
     def log_records(self) -> list[dict[str, Any]]:
-        """The log records in its file, in the order of arrival, attributes as a plain dict.
+        """The log records in its file, in the order of arrival, attributes as a plain dict, ``scope`` by name.
 
         A line that a kill has cut is left out: it was not acknowledged, so it comes again.
         """
@@ -215,7 +215,14 @@ class Collector(Server):
         for line in lines:
             with contextlib.suppress(ValueError):
                 records += [
-                    {**record, "attributes": {pair["key"]: pair["value"] for pair in record.get("attributes", ())}}
+                    {
+                        **record,
+                        "attributes": {pair["key"]: pair["value"] for pair in record.get("attributes", ())},
+                        "scope": scope.get("scope", {}).get("name", ""),
+                        "resource": {
+                            pair["key"]: pair["value"] for pair in resource.get("resource", {}).get("attributes", ())
+                        },
+                    }
                     for resource in json.loads(line)["resourceLogs"]
                     for scope in resource["scopeLogs"]
                     for record in scope["logRecords"]
@@ -239,6 +246,12 @@ class Collector(Server):
         """The sum of one of the collector's own metrics; 0 if it is not there."""
         page = self.client.get(f"http://{self._own_metrics}/metrics").text
         return sum(float(value) for value in re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", page, re.MULTILINE))
+
+
+class ConsoleCollector(Collector):
+    """The same that also reads the files that ``CONSOLE_FILES`` names."""
+
+    configs = (*Collector.configs, COLLECTOR / "console.yaml")
 
 
 @contextlib.contextmanager

@@ -15,15 +15,32 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.stack
 
-CONFIGURATIONS = {"agent.yaml": "otelcol", "jaeger.yaml": "jaeger"}
+CONFIGURATIONS = {"agent.yaml": "otelcol", "console.yaml": "otelcol", "jaeger.yaml": "jaeger"}
+# console.yaml is given after agent.yaml, whose components it uses.
+BEFORE = {"console.yaml": ["agent.yaml"]}
 DOCUMENT = COLLECTOR.parent / "docs" / "collector.md"
 MANIFEST = COLLECTOR / "builder.yaml"
 KINDS = ("receivers", "processors", "exporters", "connectors", "extensions")
 
 
+def files(name: str) -> list[Path]:
+    return [COLLECTOR / file for file in (*BEFORE.get(name, ()), name)]
+
+
 def configuration(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((COLLECTOR / name).read_text(encoding="utf-8"))
-    return loaded
+    """A configuration as the binary has it, merged with those before it: maps are, lists are replaced."""
+    merged: dict[str, Any] = {}
+
+    def merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+        for key, value in more.items():
+            if isinstance(value, dict) and isinstance(into.get(key), dict):
+                merge(into[key], value)
+            else:
+                into[key] = value
+
+    for file in files(name):
+        merge(merged, yaml.safe_load(file.read_text(encoding="utf-8")))
+    return merged
 
 
 def components(program: str) -> dict[str, Any]:
@@ -55,7 +72,7 @@ def test_every_shipped_configuration_is_known_to_this_test():
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_binary_accepts_the_configuration(name):
-    validated = validate(CONFIGURATIONS[name], COLLECTOR / name)
+    validated = validate(CONFIGURATIONS[name], *files(name))
     assert validated.returncode == 0, validated.stderr
     assert "deprecated" not in validated.stderr
 
@@ -95,7 +112,7 @@ def test_its_head_lists_every_variable_with_its_default(name):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_it_listens_on_loopback_alone(name):
-    text = (COLLECTOR / name).read_text(encoding="utf-8")
+    text = "".join(file.read_text(encoding="utf-8") for file in files(name))
     listening = re.findall(r"(?:endpoint|host): \$\{env:\w+:-([^:}]+)", text)
     assert set(listening) == {"127.0.0.1"}
 
@@ -109,7 +126,7 @@ def test_every_module_of_the_manifest_is_in_the_binary():
 
 def test_every_module_of_the_manifest_is_used_or_says_why_it_is_there():
     built = components("otelcol")
-    loaded = configuration("agent.yaml")
+    loaded = configuration("console.yaml")
     used = {
         component["module"].split()[0]
         for kind in KINDS
