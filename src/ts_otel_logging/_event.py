@@ -137,7 +137,8 @@ class Event:
         if not _plain_keys.issuperset(fields):
             fields = with_plain_keys(fields)
         self.fields = fields
-        self.message = text_of(fields.get(_names.EVENT, self.message))
+        message = fields.get(_names.EVENT, self.message)
+        self.message = message if type(message) is str else text_of(message)
         if self.exception is not None:
             self.exception = fields.get(_names.EXCEPTION)
         self._extra = None

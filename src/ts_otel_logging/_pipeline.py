@@ -65,11 +65,12 @@ class Pipeline:
     def _process(self, event: Event) -> bool:
         fields = event.as_dict()
         nested = []
-        if not _CONTAINERS.isdisjoint(map(type, fields.values())):
+        # A batch's lists are copies already.
+        if event.exception is not None or not _CONTAINERS.isdisjoint(map(type, event.extra.values())):
             nested = [key for key, value in fields.items() if type(value) in _CONTAINERS]
-        outer = _running.processors
-        running: list[Any] = [*outer, None]
-        _running.processors = running
+        running = _running.processors
+        outer = tuple(running)
+        running.append(None)
         try:
             for processor in self.processors:
                 if outer and any(processor is other for other in outer):
@@ -92,7 +93,7 @@ class Pipeline:
                     rubbish = TypeError(f"returned {type(result).__name__}, not a dict")
                     swallowed(f"processor {_name(processor)}", rubbish)
         finally:
-            _running.processors = outer
+            running.pop()
         event.replace(fields)
         return True
 
@@ -101,7 +102,7 @@ class _Running(threading.local):
     """The processors that this thread is in."""
 
     def __init__(self) -> None:
-        self.processors: list[Processor] = []
+        self.processors: list[Optional[Processor]] = []
 
 
 _running = _Running()
