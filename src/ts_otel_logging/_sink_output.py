@@ -73,7 +73,10 @@ def sink_record(event: Event) -> logging.LogRecord:
         if name in RECORD_FIELDS:
             name = _names.EXTRA_PREFIX + name
         fields[name] = value if type(value) in _FLAT else plain(value)
-    return logging.makeLogRecord(fields)
+    # As logging.makeLogRecord does, without first working out all that is overwritten then.
+    result = logging.LogRecord.__new__(logging.LogRecord)
+    result.__dict__ = fields
+    return result
 
 
 def _stacktrace(exception: Any) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
@@ -124,7 +125,7 @@ class SinkThread:
                 return
             self._look_for_hang(turn)
         record = sink_record(event)
-        size_bytes = _weight(record)
+        size_bytes = _weight(record, len(event.extra))
         with self._lock:
             for lane in lanes:
                 lane.put(record, size_bytes)
@@ -494,8 +495,11 @@ class _Lane:
 _RECORD_BYTES: Final = 2_000
 
 
-def _weight(record: logging.LogRecord) -> int:
-    return _RECORD_BYTES + sum(map(_value_bytes, vars(record).values()))
+def _weight(record: logging.LogRecord, extra_count: int) -> int:
+    fields = vars(record)
+    # The caller's own fields are its last; the others are short, but for these two.
+    extra = islice(reversed(fields.values()), extra_count)
+    return _RECORD_BYTES + len(record.msg) + len(record.exc_text or "") + sum(map(_value_bytes, extra))
 
 
 def _value_bytes(value: Any) -> int:
@@ -504,7 +508,7 @@ def _value_bytes(value: Any) -> int:
         return len(value)
     if kind is dict:
         return 64 + sum(64 + _value_bytes(key) + _value_bytes(item) for key, item in value.items())
-    if kind is list or kind is tuple:
+    if kind is list:
         return 64 + sum(64 + _value_bytes(item) for item in value)
     return 0
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +66,13 @@ def rotate(folder: Path, how: str) -> None:
     subprocess.run(command, check=True, env=environ(), timeout=60)
 
 
+def wait_for_lines(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists() or not path.stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize(
     ("how", "meanwhile"),
     [
@@ -78,7 +86,9 @@ def test_every_line_is_in_one_of_the_files(tmp_path: Path, how: str, meanwhile: 
     writers = Writers(tmp_path)
     for turn in range(ROTATIONS):
         writers.begin(turn)
-        if not meanwhile:
+        if meanwhile:
+            wait_for_lines(tmp_path / "custom.log")
+        else:
             writers.finish()
         rotate(tmp_path, how)
         if meanwhile:
@@ -99,4 +109,5 @@ def test_every_line_is_in_one_of_the_files(tmp_path: Path, how: str, meanwhile: 
     rows = [row for table in tables for row in table[1:]]
     assert len(rows) == WRITERS * RECORDS * (ROTATIONS + 1)
     assert {row.split(",")[1] for row in rows} == {"0.5"}
-    assert len(list(tmp_path.glob("custom.log*"))) > 1
+    assert len(list(tmp_path.glob("custom.log*"))) == ROTATIONS + 1
+    assert (tmp_path / "custom.log").read_text().count(f"-{ROTATIONS}-") == WRITERS * RECORDS

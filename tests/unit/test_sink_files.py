@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import logging
 import os
 import re
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +22,6 @@ from ts_otel_logging.sinks import LatencyHandler, TimestampedFileHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TRACER = TracerProvider().get_tracer("test")
 WRITERS, RECORDS = 4, 300
@@ -104,15 +107,17 @@ class TestTimestampedFile:
         logger.info("x")
         assert (tmp_path / "custom.log").exists()
 
-    @pytest.mark.parametrize("leaves", ["renamed", "removed"])
+    @pytest.mark.parametrize("leaves", ["renamed", "replaced", "removed"])
     def test_a_file_that_left_is_made_anew(self, logger: logging.Logger, tmp_path: Path, leaves: str) -> None:
         path = tmp_path / "custom.log"
         logger.addHandler(TimestampedFileHandler(path))
         logger.info("before")
-        if leaves == "renamed":
-            path.rename(tmp_path / "custom.log.1")
-        else:
+        if leaves == "removed":
             path.unlink()
+        else:
+            path.rename(tmp_path / "custom.log.1")
+        if leaves == "replaced":
+            path.touch()
         logger.info("after")
         assert path.read_text().endswith("after\n")
         assert "before" not in path.read_text()
@@ -282,6 +287,26 @@ class TestLatency:
         assert [row[1] for row in data] == ["0.25"] * WRITERS * RECORDS
         _, *summaries = rows(tmp_path / "latency.summary.csv")
         assert [row[3] for row in summaries] == [str(RECORDS)] * WRITERS
+
+    def test_of_those_who_find_a_file_empty_the_first_writes_the_head(
+        self, logger: logging.Logger, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "latency.csv"
+        logger.addHandler(LatencyHandler(path))
+        writer = threading.Thread(target=logger.info, args=("x",), kwargs={"extra": {"inference_latency": 0.5}})
+        with path.open("ab", buffering=0) as first:
+            fcntl.flock(first, fcntl.LOCK_EX)
+            writer.start()
+            # proc(5): who waits for a lock has an arrow in its line.
+            waits = re.compile(rf"-> FLOCK .*:{os.fstat(first.fileno()).st_ino} ")
+            deadline = time.monotonic() + 30
+            while writer.is_alive() and not waits.search(Path("/proc/locks").read_text()):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            first.write(b"time,latency\n2026-11-21T10:32:06.093795Z,0.25\n")
+        writer.join()
+        head, *data = rows(path)
+        assert (head, [row[1] for row in data]) == (["time", "latency"], ["0.25", "0.5"])
 
     @pytest.mark.parametrize("arguments", [{"fields": []}, {"fields": [1]}, {"columns": [""]}])
     def test_wrong_names_are_refused(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
