@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 # The tests' own OTLP receiver runs gRPC in this process, which starts servers by fork and exec: gRPC's fork handlers
 # abort such a child now and then ("epoll_wait error: Bad file descriptor"). Set before anything imports grpc.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+# How long one example takes says more about the machine than about the code.
+settings.register_profile("patient", parent=settings.default, deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)
