@@ -8,7 +8,7 @@ import os
 import sys
 from datetime import datetime, timezone
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 
 from ts_otel_logging import _config, _names
 from ts_otel_logging._caps import cut_event
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from opentelemetry._logs import LoggerProvider
     from structlog.typing import Processor
-
-_LEAST_CHARACTERS: Final = 1_000
 
 
 class BridgeHandler(logging.Handler):
@@ -177,12 +175,14 @@ class BridgeHandler(logging.Handler):
             message = text if redaction is None else redaction.text(text)
         except Exception as failure:  # noqa: BLE001 - what could not be looked through must not leave
             swallowed("redaction", failure)
+        # A character takes at most six bytes, escaped; there are three texts, and names around them.
+        most = max(1, (self._max_record_bytes - 150) // 18)
         try:
             fields = {
                 _names.TIMESTAMP: datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-                _names.LEVEL: utf8(text_of(record.levelname).lower())[:_LEAST_CHARACTERS],
-                _names.LOGGER: utf8(text_of(record.name))[:_LEAST_CHARACTERS],
-                _names.EVENT: utf8(message)[:_LEAST_CHARACTERS],
+                _names.LEVEL: utf8(text_of(record.levelname).lower())[:most],
+                _names.LOGGER: utf8(text_of(record.name))[:most],
+                _names.EVENT: utf8(message)[:most],
             }
             self._writer.write(encode_plain(fields) + "\n")
         except Exception as failure:  # noqa: BLE001 - the reader is gone; nothing is left to write to

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
 _RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
-# The end of the year 9999 in microseconds: no calendar, no OTLP field goes further.
-_MAX_TIME_MICROS: Final = 253_402_300_800_000_000
+# The end of the year 9999 in seconds: no calendar, no OTLP field goes further.
+_END_OF_TIME: Final = 253_402_300_800
 # Arguments of these kinds cannot raise, nor hold a tensor.
 _SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -75,8 +75,9 @@ class Event:
 
     def __init__(self, record: LogRecord) -> None:
         self.record = record
-        time_micros = int(record.created * 1_000_000)
-        self.time_micros = time_micros if 0 <= time_micros < _MAX_TIME_MICROS else time.time_ns() // 1_000
+        created = record.created
+        # False for NaN too.
+        self.time_micros = int(created * 1_000_000) if 0 <= created < _END_OF_TIME else time.time_ns() // 1_000
         self.level = _LEVELS.get(record.levelname) or record.levelname.lower()
         name = record.name
         self.logger = name if type(name) is str else text_of(name)
