@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _SHUTDOWN_SECONDS = 5.0
 _LOOK_SECONDS = 2.0
+# What a failed load may take longer where no collector answers.
+_LAST_WORDS_SECONDS = 1.0
 # Set by the launcher for its workers: what it has checked, and told about, and where it was started.
 _CHECKED = "_TS_OTEL_LOGGING_CHECKED"
 
@@ -490,6 +492,8 @@ class _Activation:
             self._after_load,
             self._before_request_ends,
             on_model_config=self._set_model,
+            # The frontend kills the worker within milliseconds; nobody waits for an answer of it any more.
+            on_load_failed=lambda: self.flush(_LAST_WORDS_SECONDS),
         )
         self._undo.callback(patches.undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and

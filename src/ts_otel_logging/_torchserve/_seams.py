@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Callable, Final, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from ts_otel_logging._torchserve._patches import Patches
 
@@ -35,6 +35,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     *,
     environ: Mapping[str, str] = os.environ,
     on_model_config: Optional[OnModelConfig] = None,
+    on_load_failed: Callable[[], Any] = lambda: None,
 ) -> Patches:
     """Patch the worker's classes and functions.
 
@@ -45,6 +46,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
         before_request_ends: Called after each call of the service, while lines still belong to its requests.
         environ: The worker's environment, as TorchServe or torchrun made it.
         on_model_config: Called before each load of a model that has a configuration.
+        on_load_failed: Called after each load that raised; the frontend is about to end the process.
 
     Returns:
         What puts everything back.
@@ -61,7 +63,9 @@ def patch_worker(  # noqa: PLR0913 - keywords
     predictions = _service.Predictions(tracing, process, before_request_ends)
     patches = Patches()
     try:
-        load = _service.wrap_load(loader.load, tracing, process, on_model_loaded, on_model_config)
+        load = _service.wrap_load(
+            loader.load, tracing, process, on_model_loaded, on_model_config, on_load_failed=on_load_failed
+        )
         patches.set(loader, "load", load)
         for name, wrap in (
             ("_get_class_entry_point", _service.wrap_class_entry_point),

@@ -48,14 +48,17 @@ OnModelConfig = Callable[[str, Any], None]
 """Gets the path of a model's ``model-config.yaml``, and what that holds, before the model is loaded."""
 
 
-def wrap_load(
+def wrap_load(  # noqa: PLR0913 - what a load is told to
     load: Callable[..., Any],
     tracing: Tracing,
     process: Process,
     on_model_loaded: Callable[[], None],
     on_model_config: Optional[OnModelConfig] = None,
+    *,
+    on_load_failed: Callable[[], Any] = lambda: None,
 ) -> Callable[..., Any]:
     """Return a `TsModelLoader.load` that is a span and prepares the service that it returns."""
+    load_failed = shielded("failed load")(on_load_failed)
 
     @shielded("model load")
     def describe(model_name: str, model_dir: str, gpu_id: Optional[int]) -> Model:
@@ -98,9 +101,13 @@ def wrap_load(
         if model is None:
             return load(self, model_name, model_dir, handler, gpu_id, *args, **kwargs)
         failures = LoadFailures(model_name, model_dir)
-        with tracing.load(model, failures.count_to_tell):
-            service = load(self, model_name, model_dir, handler, gpu_id, *args, **kwargs)
-            prepare(service, model, failures)
+        try:
+            with tracing.load(model, failures.count_to_tell):
+                service = load(self, model_name, model_dir, handler, gpu_id, *args, **kwargs)
+                prepare(service, model, failures)
+        except BaseException:
+            load_failed()
+            raise
         return service
 
     return load_with_span
