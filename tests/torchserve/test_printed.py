@@ -56,7 +56,13 @@ def events(server: TorchServe) -> list[dict[str, Any]]:
     # TorchServe's own threads read a worker's two streams: the last lines may come after the answer.
     server.wait_for_lines(lambda line: '"event":"subprocess ' in line, REQUESTS, "all of the subprocesses", since)
     server.wait_for_lines(lambda line: '"event":"native ' in line, REQUESTS, "all of the native lines", since)
-    return [console_lines.parse(line) for line in server.console_lines(since)]
+
+    def all_ended() -> list[dict[str, Any]]:
+        events = console_lines.events(server.console_lines(since))
+        ended = sum(len(event["event"].split()) - 1 for event in events if event["event"].startswith("partial "))
+        return events if ended >= REQUESTS else []
+
+    return wait_for(all_ended, "the last line of every batch")
 
 
 @pytest.mark.parametrize(("text", "logger", "level"), KINDS)
@@ -119,14 +125,13 @@ def test_what_a_worker_said_before_it_was_killed_is_there(server):
     since = server.console_size_bytes()
     with contextlib.suppress(httpx.HTTPError):
         server.client.post("/predictions/hostile", content='"die"', timeout=10)
-    last = wait_for(
-        lambda: [
-            event
-            for event in console_lines.events(server.console_lines(since))
-            if event["event"].endswith("last words")
-        ],
-        "last words",
-    )
+
+    def both() -> list[dict[str, Any]]:
+        events = console_lines.events(server.console_lines(since))
+        found = [event for event in events if event["event"].endswith("last words")]
+        return found if len(found) >= 2 else []
+
+    last = wait_for(both, "last words")
     assert {(event["event"], event["logger"]) for event in last} == {
         ("printed last words", "stdout"),
         ("logged last words", "acme.hostile"),
