@@ -9,6 +9,8 @@ import tracemalloc
 import weakref
 
 import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
@@ -296,3 +298,24 @@ class TestOwnMetrics:
                 component: 1,
                 (("error.type", "400"), *component): 2,
             }
+
+    def test_what_the_sdk_counts_of_every_item_is_there_when_asked_for(self, receiver, monkeypatch):
+        for asked in ("", "true"):
+            # Newer releases of the SDK read it from the process by themselves.
+            monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", asked)
+            with room(over_http(receiver, OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED=asked)) as sdk:
+                sdk.span()
+                sdk.log()
+                sdk.flush()
+            names = {item.metric.name for item in receiver.metrics}
+            assert ({"otel.sdk.span.started", "otel.sdk.log.created"} <= names) == bool(asked)
+
+    def test_the_apis_own_provider_has_no_part_in_it(self, receiver, monkeypatch):
+        ended = MeterProvider(shutdown_on_exit=False)
+        ended.shutdown()
+        monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", ended)
+        with room(over_http(receiver)) as sdk:
+            sdk.span()
+            sdk.log()
+            sdk.flush()
+        assert sdk.reports == []

@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk import metrics as sdk_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
@@ -47,10 +48,16 @@ class InMemoryProviders(Providers):
         self._ids = _Ids()
         resource = Resource({"service.name": _names.SERVICE_NAME})
         self._exporter = InMemorySpanExporter()
+        # The SDK counts what it does in the API's provider otherwise, which may be one that was shut down.
+        uncounted = NoOpMeterProvider()
         self.tracer_provider = TracerProvider(
-            sampler=ALWAYS_ON, resource=resource, id_generator=self._ids, shutdown_on_exit=False
+            sampler=ALWAYS_ON,
+            resource=resource,
+            id_generator=self._ids,
+            shutdown_on_exit=False,
+            meter_provider=uncounted,
         )
-        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter, meter_provider=uncounted))
         # What was measured since the last look: nothing of an earlier test.
         delta: dict[type, AggregationTemporality] = dict.fromkeys(
             (sdk_metrics.Counter, sdk_metrics.Histogram, sdk_metrics.ObservableCounter), AggregationTemporality.DELTA

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from urllib.parse import urlsplit
 
+from opentelemetry import metrics
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
@@ -268,10 +269,11 @@ class _Builder:
         else:
             self._own_metrics.start(providers.meter_provider, lanes)
         # Also without an exporter: spans give the lines their ids, and calls of others their parents.
-        build_tracer_provider = partial(self._tracer_provider, resource, span_couriers, providers)
+        counts = self._counts_of_the_sdk(providers.meter_provider)
+        build_tracer_provider = partial(self._tracer_provider, resource, span_couriers, providers, counts)
         providers.tracer_provider = self._built("traces", build_tracer_provider, providers)
         if log_couriers:
-            build_logger_provider = partial(self._logger_provider, resource, log_couriers)
+            build_logger_provider = partial(self._logger_provider, resource, log_couriers, counts)
             providers.logger_provider = self._built("logs", build_logger_provider, providers)
 
         providers._couriers = {  # noqa: SLF001 - built here
@@ -325,12 +327,19 @@ class _Builder:
         place = f"{parts.scheme}://{parts.netloc}" if parts.netloc else sender.endpoint
         return self._health.setdefault(place, Health(self._report, place))
 
-    def _tracer_provider(self, resource: Resource, couriers: list[LaneCourier], providers: Providers) -> TracerProvider:
+    def _tracer_provider(
+        self,
+        resource: Resource,
+        couriers: list[LaneCourier],
+        providers: Providers,
+        counts: metrics.MeterProvider,
+    ) -> TracerProvider:
         provider = TracerProvider(
             sampler=self._registered_sampler(),
             resource=resource,
             shutdown_on_exit=False,
             id_generator=self._id_generator(),
+            meter_provider=counts,
         )
         processors = [LaneSpanProcessor(courier.lane, self._thread.flush) for courier in couriers]
         for processor in processors:
@@ -343,11 +352,19 @@ class _Builder:
             provider.sampler = RecordingSampler(provider.sampler)
         return provider
 
-    def _logger_provider(self, resource: Resource, couriers: list[LaneCourier]) -> LoggerProvider:
-        provider = LoggerProvider(resource, shutdown_on_exit=False)
+    def _logger_provider(
+        self, resource: Resource, couriers: list[LaneCourier], counts: metrics.MeterProvider
+    ) -> LoggerProvider:
+        provider = LoggerProvider(resource, shutdown_on_exit=False, meter_provider=counts)
         for courier in couriers:
             provider.add_log_record_processor(LaneLogRecordProcessor(courier.lane, self._thread.flush))
         return provider
+
+    def _counts_of_the_sdk(self, meter_provider: Optional[MeterProvider]) -> metrics.MeterProvider:
+        # What the SDK counts of every span and record (`otel.sdk.span.started`, …) costs each of them. SDK 1.41 always
+        # does, newer ones if asked. None would be the API's provider: another one than ours, or one that was shut down.
+        asked = text(self._environ, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED").lower() == "true"
+        return meter_provider if asked and meter_provider is not None else metrics.NoOpMeterProvider()
 
     def _registered_sampler(self) -> Optional[Sampler]:
         name = text(self._environ, "OTEL_TRACES_SAMPLER")
