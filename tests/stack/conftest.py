@@ -58,12 +58,12 @@ def servers(
                 # Longer than a poll: an exemplar is in the exports of one interval only.
                 "OTEL_METRIC_EXPORT_INTERVAL": "2000",
             }
-            metrics_mode = "prometheus"
+            properties = ""
             if protocol == "grpc":
                 # One whose console has every kind of line: TorchServe's metrics, too.
-                metrics_mode = "log"
+                properties = "metrics_mode=log\n"
                 environ["TS_OTEL_LOGGING_FRONTEND"] = "json-only"
             folder = tmp_path_factory.mktemp(protocol.replace("/", "-"))
-            return cleanup.enter_context(torchserve_running(folder, environ, PHASES, digits, metrics_mode=metrics_mode))
+            return cleanup.enter_context(torchserve_running(folder, environ, PHASES, digits, properties=properties))
 
         yield dict(zip(PROTOCOLS, pool.map(start, PROTOCOLS)))

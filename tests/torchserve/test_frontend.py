@@ -97,7 +97,7 @@ def debug_server(tmp_path_factory) -> Iterator[TorchServe]:
         "TS_OTEL_LOGGING_LEVEL": "DEBUG",
         **NO_EXPORT,
     }
-    with running(tmp_path_factory.mktemp("files"), environ, PHASES, metrics_mode="log") as server:
+    with running(tmp_path_factory.mktemp("files"), environ, PHASES, properties="metrics_mode=log\n") as server:
         server.predict("phases", {"inference": {"print": "printed"}})
         yield server
 

@@ -55,6 +55,8 @@ class Model(NamedTuple):
     response_timeout_seconds: int = 120
     config: str = ""
     """Text of the archive's model-config.yaml, if it has one."""
+    files: tuple[str, ...] = ()
+    """More files of tests/handlers that the handler imports."""
 
 
 PHASES = Model("phases", "phases.py")
@@ -118,16 +120,15 @@ def write_archive(model_store: Path, model: Model) -> str:
             archive.writestr("model-config.yaml", model.config)
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.write(HANDLERS / model.handler, model.handler)
-        archive.write(HANDLERS / "instructions.py", "instructions.py")
+        for name in ("instructions.py", *model.files):
+            archive.write(HANDLERS / name, name)
     return target.name
 
 
 class TorchServe:
     """One running TorchServe. Use ``start``; ``stop`` leaves nothing behind."""
 
-    def __init__(
-        self, folder: Path, environ: dict[str, str], *, plugin_installed: bool, metrics_mode: str = "prometheus"
-    ) -> None:
+    def __init__(self, folder: Path, environ: dict[str, str], *, plugin_installed: bool, properties: str = "") -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.model_store = folder / "models"
@@ -148,8 +149,10 @@ class TorchServe:
             f"grpc_management_port={free_port()}\n"
             "disable_token_authorization=true\n"
             "enable_model_api=true\n"
-            f"metrics_mode={metrics_mode}\n"
-            "number_of_netty_threads=2\n",
+            "metrics_mode=prometheus\n"
+            "number_of_netty_threads=2\n"
+            # Of a name that is there twice, Java takes the last value.
+            f"{properties}",
             encoding="utf-8",
         )
         self._environ = {**_clean_environ(), **environ}
@@ -333,10 +336,10 @@ def running(
     *models: Model,
     plugin_installed: bool = True,
     console: int | None = None,
-    metrics_mode: str = "prometheus",
+    properties: str = "",
 ) -> Iterator[TorchServe]:
     """Give a TorchServe that serves ``models`` and stop it afterwards."""
-    server = TorchServe(folder, environ, plugin_installed=plugin_installed, metrics_mode=metrics_mode)
+    server = TorchServe(folder, environ, plugin_installed=plugin_installed, properties=properties)
     try:
         yield server.start(*models, console=console)
     finally:
