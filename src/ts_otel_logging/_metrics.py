@@ -60,7 +60,7 @@ class Metrics:
 
     def queue(self, seconds: float, model: Mapping[str, str], context: Context) -> None:
         """Record how long a request waited for its worker."""
-        self._queue(seconds, dict(model), context)
+        self._queue(seconds, model, context)
 
     def first_chunk(
         self, seconds: float, model: Mapping[str, str], error_type: Optional[str], context: Context
@@ -84,7 +84,7 @@ class Metrics:
 
     def batch(self, size: int, model: Mapping[str, str]) -> None:
         """Record how many requests a batch has."""
-        self._batch(size, dict(model))
+        self._batch(size, model)
 
 
 if TYPE_CHECKING:
@@ -93,5 +93,5 @@ if TYPE_CHECKING:
     _Record = Callable[..., None]
 
 
-def _with_error(model: Mapping[str, str], error_type: Optional[str]) -> dict[str, str]:
-    return dict(model) if error_type is None else {**model, _names.ATTR_ERROR_TYPE: error_type}
+def _with_error(model: Mapping[str, str], error_type: Optional[str]) -> Mapping[str, str]:
+    return model if error_type is None else {**model, _names.ATTR_ERROR_TYPE: error_type}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional, Protocol
 
 from opentelemetry import trace
@@ -122,26 +123,36 @@ class Model:
     rank: Optional[int] = None
     is_workflow_node: bool = False
 
-    @property
+    @cached_property
     def answers(self) -> bool:
         """Whether this process answers requests, and so counts them: the only one, or rank 0."""
         return not self.rank
 
-    @property
+    @cached_property
     def span_kind(self) -> SpanKind:
         """The kind of a request's span: SERVER where it is the answer to a client."""
         return SpanKind.SERVER if self.answers and not self.is_workflow_node else SpanKind.INTERNAL
 
-    @property
-    def metric_attributes(self) -> dict[str, str]:
+    @cached_property
+    def request_span_name(self) -> str:
+        """The name of a request's span."""
+        return f"{_names.SPAN_PREDICT} {self.name}"
+
+    @cached_property
+    def batch_span_name(self) -> str:
+        """The name of the span of a batch of several requests."""
+        return f"{_names.SPAN_BATCH} {self.name}"
+
+    @cached_property
+    def metric_attributes(self) -> Mapping[str, str]:
         """What every measurement of the model carries."""
         attributes = {_names.ATTR_MODEL_NAME: self.name}
         if self.version is not None:
             attributes[_names.ATTR_MODEL_VERSION] = self.version
         return attributes
 
-    @property
-    def span_attributes(self) -> dict[str, Any]:
+    @cached_property
+    def span_attributes(self) -> Mapping[str, Any]:
         """What every span of the model carries."""
         attributes: dict[str, Any] = {**self.metric_attributes, _names.ATTR_DEVICE: self.device}
         if self.worker_id is not None:
@@ -207,16 +218,15 @@ class Member:
             # What a proxy says is about the client's request, not about a workflow's node.
             arrived_nanos = None
         received_nanos = time.time_ns()
+        attributes = {**attributes, _names.ATTR_REQUEST_ID: request.request_id}
+        if request.shown_headers:
+            attributes.update(_scope.header_attributes(request.shown_headers))
         self.span = spans.start(
-            f"{_names.SPAN_PREDICT} {model.name}",
+            model.request_span_name,
             parent,
             kind=model.span_kind,
             links=links,
-            attributes={
-                **attributes,
-                _names.ATTR_REQUEST_ID: request.request_id,
-                **_scope.header_attributes(request.shown_headers),
-            },
+            attributes=attributes,
             start_time=received_nanos if arrived_nanos is None else arrived_nanos,
         )
         self.span_context = self.span.get_span_context()
@@ -256,15 +266,14 @@ class Member:
         self._is_kept_error = self._errors.admit()
         return self._is_kept_error
 
-    def add_phase(self, name: str, ended: Ended) -> None:
+    def add_phase(self, ended: Ended) -> None:
         """Show a phase of the whole batch in its trace too.
 
         Args:
-            name: The phase.
             ended: When it was, and how it ended.
         """
         self._spans.finished(
-            name, self.context, ended.started_nanos, ended.ended_nanos, ended.error_type, _SHARED_ATTRIBUTES
+            ended.name, self.context, ended.started_nanos, ended.ended_nanos, ended.error_type, _SHARED_ATTRIBUTES
         )
 
     def end(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from opentelemetry import context as otel_context
@@ -15,7 +14,7 @@ from ts_otel_logging._diagnostics import shielded, swallowed
 from ts_otel_logging._event import exception_fields, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
@@ -27,6 +26,7 @@ class Ended(NamedTuple):
     """A block that a span was around.
 
     Attributes:
+        name: The span's name.
         seconds: How long it took.
         error_type: The ``error.type`` of its failure, or None.
         context: The context that holds the span.
@@ -34,6 +34,7 @@ class Ended(NamedTuple):
         ended_nanos: When it was over.
     """
 
+    name: str
     seconds: float
     error_type: Optional[str]
     context: Context
@@ -61,7 +62,6 @@ class Spans:
             swallowed("start of span", error)
             return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
 
-    @contextmanager
     def around(
         self,
         name: str,
@@ -69,8 +69,8 @@ class Spans:
         *,
         exception_event: bool,
         on_error: Optional[Callable[[Span], bool]] = None,
-        **options: Any,
-    ) -> Iterator[None]:
+        attributes: Optional[Mapping[str, Any]] = None,
+    ) -> _Around:
         """Wrap a block in a span that is current inside it; what the block raises is recorded and raised on.
 
         Args:
@@ -78,31 +78,12 @@ class Spans:
             on_end: Called when the block is over.
             exception_event: Whether what the block raises is an event of this very span.
             on_error: Called when the block raised; False keeps the span from ending, so that nobody gets it.
-            **options: Further arguments of the span.
+            attributes: The span's attributes.
 
-        Yields:
-            Nothing.
+        Returns:
+            A context manager, for one block.
         """
-        started_nanos = time.time_ns()
-        span = self.start(name, start_time=started_nanos, **options)
-        context = trace.set_span_in_context(span)
-        token = otel_context.attach(context)
-        started = time.perf_counter()
-        error: Optional[BaseException] = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            ended_nanos = time.time_ns()
-            otel_context.detach(token)
-            error_type = None if error is None or is_client_error(error) else type_name(error)
-            if error is None or on_error is None or shielded("failure")(on_error)(span) is not False:
-                event = self.exception_event(error) if exception_event else None
-                self.end(span, error_type, event, ended_nanos)
-            shielded("measurement")(on_end)(Ended(seconds, error_type, context, started_nanos, ended_nanos))
+        return _Around(self, name, on_end, exception_event, on_error, attributes)
 
     def finished(  # noqa: PLR0913, PLR0917 - a whole span
         self,
@@ -162,8 +143,72 @@ class Spans:
                 span.add_event("exception", exception_event)
         except Exception as failure:  # noqa: BLE001 - the shield
             swallowed("end of span", failure)
-        finally:
-            shielded("end of span")(span.end)(end_time)
+        try:
+            span.end(end_time)
+        except Exception as failure:  # noqa: BLE001 - the shield
+            swallowed("end of span", failure)
+
+
+class _Around:
+    """The block of `Spans.around`. A generator with `contextmanager` would cost each phase half as much again."""
+
+    __slots__ = (
+        "_attributes",
+        "_context",
+        "_exception_event",
+        "_name",
+        "_on_end",
+        "_on_error",
+        "_span",
+        "_spans",
+        "_started",
+        "_started_nanos",
+        "_token",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - as `Spans.around` has them
+        self,
+        spans: Spans,
+        name: str,
+        on_end: Callable[[Ended], None],
+        exception_event: bool,  # noqa: FBT001 - as above
+        on_error: Optional[Callable[[Span], bool]],
+        attributes: Optional[Mapping[str, Any]],
+    ) -> None:
+        self._spans = spans
+        self._name = name
+        self._on_end = on_end
+        self._exception_event = exception_event
+        self._on_error = on_error
+        self._attributes = attributes
+
+    def __enter__(self) -> None:
+        parent = otel_context.get_current()
+        self._started_nanos = started_nanos = time.time_ns()
+        self._span = span = self._spans.start(self._name, parent, attributes=self._attributes, start_time=started_nanos)
+        self._context = context = trace.set_span_in_context(span, parent)
+        self._token = otel_context.attach(context)
+        self._started = time.perf_counter()
+
+    def __exit__(self, _type: object, error: Optional[BaseException], _traceback: object) -> None:
+        seconds = time.perf_counter() - self._started
+        ended_nanos = time.time_ns()
+        otel_context.detach(self._token)
+        if error is None:
+            error_type = None
+            self._spans.end(self._span, end_time=ended_nanos)
+        else:
+            error_type = None if is_client_error(error) else type_name(error)
+            self._fail(error, error_type, ended_nanos)
+        try:
+            self._on_end(Ended(self._name, seconds, error_type, self._context, self._started_nanos, ended_nanos))
+        except Exception as failure:  # noqa: BLE001 - the shield
+            swallowed("measurement", failure)
+
+    def _fail(self, error: BaseException, error_type: Optional[str], ended_nanos: int) -> None:
+        if self._on_error is None or shielded("failure")(self._on_error)(self._span) is not False:
+            event = self._spans.exception_event(error) if self._exception_event else None
+            self._spans.end(self._span, error_type, event, ended_nanos)
 
 
 def is_client_error(error: BaseException) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry import context as otel_context
@@ -171,7 +170,7 @@ class Call:
         self._resumable = resumable
         self.tracing = tracing
         self.metrics = tracing.metrics if model.answers else None
-        self.phases: list[tuple[str, Ended]] = []
+        self.phases: list[Ended] = []
         self.error: Optional[BaseException] = None
         self.handler_window: Optional[tuple[int, int]] = None
         self.handler_context: Any = None
@@ -190,14 +189,15 @@ class Call:
             self._batch_span: Optional[Span] = None
             self.context, self._scope = member.context, member.scope
         else:
-            self._batch_span = tracing.start_batch(f"{_names.SPAN_BATCH} {model.name}", self._members, attributes)
+            self._batch_span = tracing.start_batch(model.batch_span_name, self._members, attributes)
             self.context = trace.set_span_in_context(self._batch_span)
             self._scope = _scope.of_batch(
                 [request.request_id for request in requests],
                 [trace_fields(member.span_context)[_names.TRACE_ID] for member in self._members],
                 tuple(member.scope for member in self._members),
             )
-        tracing.under_way.update((member.request_id, member) for member in self._members)
+        for member in self._members:
+            tracing.under_way[member.request_id] = member
         self._bound = get_contextvars()
         self._tokens: Optional[tuple[Any, Any, Any]] = (
             otel_context.attach(self.context),
@@ -226,12 +226,14 @@ class Call:
             name: ``preprocess``, ``inference``, ``postprocess``, ``explain``, ``describe`` or ``handle``.
         """
         # The exception is an event of the request's span, in whose context TorchServe logs it: once, not here too.
-        return self.tracing.spans.around(name, partial(self._phase_ended, name), exception_event=False)
+        return self.tracing.spans.around(name, self._phase_ended, exception_event=False)
 
-    def _phase_ended(self, name: str, ended: Ended) -> None:
-        self.phases.append((name, ended))
+    def _phase_ended(self, ended: Ended) -> None:
+        self.phases.append(ended)
         if self.metrics is not None:
-            self.metrics.phase(name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context)
+            self.metrics.phase(
+                ended.name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context
+            )
 
     def response_headers(self, index: int) -> dict[str, str]:
         """Return what the user asked to have on a request's answer.
@@ -243,7 +245,7 @@ class Call:
         if not wanted:
             return {}
         # https://www.w3.org/TR/server-timing/ wants milliseconds.
-        timings = [f"{name};dur={ended.seconds * 1e3:.3f}" for name, ended in self.phases]
+        timings = [f"{ended.name};dur={ended.seconds * 1e3:.3f}" for ended in self.phases]
         values: dict[str, str] = {}
         span_context = self._members[index].span_context
         # Without an SDK, a request without a caller's context has no trace to name.
@@ -262,13 +264,16 @@ class Call:
         Args:
             outcomes: How each request ended, in the batch's order.
         """
-        shielded("handle span")(self._add_missing_phase)()
+        if not self.phases:
+            self._add_missing_phase()
         if self.metrics is not None:
             self.metrics.batch(len(self._members), self._model.metric_attributes)
         kept = [member for member, outcome in zip(self._members, outcomes) if member.is_kept(outcome)]
-        shielded("phases of a batch")(self._share_phases)(kept, outcomes)
+        if self._batch_span is not None:
+            self._share_phases(kept, outcomes)
         # One text for all of a batch's members.
-        exception_event = self.tracing.spans.exception_event(outcomes[0].error) if kept else None
+        error = outcomes[0].error
+        exception_event = self.tracing.spans.exception_event(error) if kept and error is not None else None
         for member, outcome in zip(self._members, outcomes):
             if outcome.more is not None:
                 member.part_sent()
@@ -282,21 +287,22 @@ class Call:
             # A member that its handler answers with a failure of its own is no failure of the others.
             self.tracing.spans.end(self._batch_span, failures[0] if len(failures) == len(outcomes) else None)
 
+    @shielded("phases of a batch")
     def _share_phases(self, members: Sequence[Member], outcomes: Sequence[Outcome]) -> None:
         """Copy the batch's phases into the traces of its members.
 
         A phase that ran several times ran for a part of them each: it is the batch's alone. So are the phases of a
         batch that goes on in the next call, which may be one of hundreds.
         """
-        if self._batch_span is None or not 0 < len(members) <= _MAX_SHARING_MEMBERS:
+        if not 0 < len(members) <= _MAX_SHARING_MEMBERS:
             return
         if any(outcome.more is not None for outcome in outcomes):
             return
-        times = Counter(name for name, _ in self.phases)
-        for name, ended in self.phases:
-            if times[name] == 1:
+        times = Counter(ended.name for ended in self.phases)
+        for ended in self.phases:
+            if times[ended.name] == 1:
                 for member in members:
-                    member.add_phase(name, ended)
+                    member.add_phase(ended)
 
     def leave(self) -> None:
         """Restore what was current before the call, also structlog's context. A second time does nothing."""
@@ -315,16 +321,17 @@ class Call:
             unbind_contextvars(*(bound.keys() - self._bound.keys()))
             bind_contextvars(**self._bound)
 
+    @shielded("handle span")
     def _add_missing_phase(self) -> None:
         # A handler that overrides `handle` without using the phases' methods: its whole run is the one phase.
-        if self.phases or self.handler_window is None:
+        if self.handler_window is None:
             return
         start, end = self.handler_window
         failed = self.error is not None and not is_client_error(self.error)
         error_type = type_name(self.error) if self.error is not None and failed else None
         span = self.tracing.spans.finished("handle", self.context, start, end, error_type)
         context = trace.set_span_in_context(span, self.context)
-        self._phase_ended("handle", Ended((end - start) / 1e9, error_type, context, start, end))
+        self._phase_ended(Ended("handle", (end - start) / 1e9, error_type, context, start, end))
 
 
 def current_call() -> Optional[Call]:
