@@ -34,3 +34,25 @@ def _logging_is_restored() -> Iterator[None]:
     root.setLevel(level)
     logging.disable(disabled)
     sys.stdout, sys.stderr = streams
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    """A logger whose records go nowhere but to the handlers that a test adds; they are closed."""
+    logger = logging.getLogger("acme.model")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    yield logger
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+    """What handlers hand to `logging.Handler.handleError`, instead of a traceback on stderr."""
+    caught: list[BaseException | None] = []
+    monkeypatch.setattr(logging.Handler, "handleError", lambda _self, _record: caught.append(sys.exc_info()[1]))
+    return caught

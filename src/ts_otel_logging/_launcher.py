@@ -19,6 +19,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Optional
 
+from ts_otel_logging._relay import LAST_WRITE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -35,8 +37,8 @@ _FOR_PEOPLE: Final = "_log4j2_people.xml"
 # fcntl.F_SETPIPE_SZ has a name from Python 3.10 (Linux: include/uapi/linux/fcntl.h).
 _F_SETPIPE_SZ: Final = 1031
 _PIPE_BYTES: Final = 1024 * 1024
-# What the relay itself waits (_relay.LAST_WRITE_SECONDS) and a little more.
-_LAST_LINES_SECONDS: Final = 6.0
+# What the relay itself waits, and a little more.
+_LAST_LINES_SECONDS: Final = LAST_WRITE_SECONDS + 1.0
 
 # log4j takes its property names in several spellings (org.apache.logging.log4j.util.PropertySource.Util).
 _CONFIGURATION_FILE: Final = re.compile(r"-Dlog4j2?[-._/]?configuration[-._/]?file=", re.IGNORECASE)

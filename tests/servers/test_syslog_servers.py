@@ -40,19 +40,6 @@ def server(running_server: SyslogServer) -> SyslogServer:
     return running_server
 
 
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.model")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 class TestEveryTransport:
     def test_every_field_arrives_the_trace_ids_as_structured_data(

@@ -13,38 +13,15 @@ import textwrap
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from ts_otel_logging.sinks import LatencyHandler, TimestampedFileHandler
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 TRACER = TracerProvider().get_tracer("test")
 WRITERS, RECORDS = 4, 300
-
-
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.model")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
-
-
-@pytest.fixture
-def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    caught: list[BaseException] = []
-    monkeypatch.setattr(logging.Handler, "handleError", lambda _self, _record: caught.append(sys.exc_info()[1]))
-    return caught
 
 
 def rows(path: Path) -> list[list[str]]:

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import socket
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,26 +17,6 @@ from ts_otel_logging.sinks import SyslogHandler
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.model")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
-        handler.close()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
-
-
-@pytest.fixture
-def failures(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    caught: list[BaseException] = []
-    monkeypatch.setattr(logging.Handler, "handleError", lambda _self, _record: caught.append(sys.exc_info()[1]))
-    return caught
 
 
 @pytest.fixture
