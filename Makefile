@@ -146,17 +146,20 @@ stack-tests: environments debian-programs collector jaeger ## the tests with a r
 	    DIGITS_ARCHIVE=$(CURDIR)/.venv-$$version/digits/digits.mar .venv-$$version/$(PYTEST) -m stack; \
 	done
 
-.PHONY: bench
-bench: environments ## the cost of lines and spans, beside the peers
-	$(BIN)/python benchmarks/lines.py
-	$(BIN)/python benchmarks/spans.py
+# One room: make bench WHAT=lines. More: make bench BENCH_OPTIONS="--rounds 15", or --quick.
+WHAT ?=
+BENCH_OPTIONS ?=
 
-.PHONY: bench-smoke
-bench-smoke: environments ## whether the benchmarks run
-	for version in $(PYTHONS); do \
-	    .venv-$$version/bin/python benchmarks/lines.py --rounds 1 --records 100 >/dev/null; \
-	    .venv-$$version/bin/python benchmarks/spans.py --rounds 1 --requests 100 >/dev/null; \
-	done
+.PHONY: bench
+bench: environments collector ## what it costs, beside the peers: WHAT=lines for one room, BENCH_OPTIONS=--quick
+	@$(BIN)/python -m benchmarks $(WHAT) $(BENCH_OPTIONS)
+
+.PHONY: bench-smoke $(PYTHONS:%=bench-smoke-%)
+bench-smoke: environments collector ## whether the benchmarks run
+	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=bench-smoke-%)
+
+$(PYTHONS:%=bench-smoke-%): bench-smoke-%:
+	.venv-$*/bin/python -m benchmarks --smoke >/dev/null
 
 # Hashes, but neither index nor address: where packages come from is the machine's matter.
 .PHONY: lock

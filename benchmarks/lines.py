@@ -1,64 +1,98 @@
-"""A caller's time for one log line, beside what people use today: interleaved in one run, as ratios.
+"""The caller's time for one log line: CPU of its thread, inside a recording span, to a pipe that another process reads.
 
-A record is ``logger.info(message, extra={two fields})`` inside a recording span, written to a pipe that another process
-reads. Times on shared machines are noisy: compare only ratios of one run. ``python benchmarks/lines.py --help``.
+Each contender's handler is the only one of the logger. structlog's native logger makes no record of `logging`; logfire
+prints text, not JSON.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import logging
-import platform
-import statistics
-import subprocess
-import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, TextIO
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, TextIO
 
+import ecs_logging
 import orjson
 import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from pythonjsonlogger.orjson import OrjsonFormatter
-from rich.console import Console
-from rich.table import Table
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from benchmarks.contenders import (
+    FORMATTER,
+    FORMATTER_JSON,
+    JSON_LOGGER,
+    LOGFIRE,
+    PLAIN,
+    SPAN_ID,
+    TRACE_ID,
+    TraceFilter,
+    add_trace_ids,
+    json_logger,
+    logfire_instance,
+    logger,
+    processor_formatter,
+    with_formatter,
+)
+from benchmarks.harness import OURS, Bench, Goal, Workload
+from benchmarks.receivers import line_reader
 from ts_otel_logging import BridgeHandler
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 from ts_otel_logging._pipeline import Pipeline
 from ts_otel_logging.processors import build_storm_collapser
 
-FLOOR = "NullHandler: the floor"
-OURS = "ts-otel-logging"
-OURS_UNMASKED = "ts-otel-logging, redaction off"
-OURS_COLLAPSING = "ts-otel-logging, storms collapsed, no two records equal"
-OURS_IN_A_STORM = "ts-otel-logging, storms collapsed, all records equal"
-OURS_WITH_PROCESSORS = "ts-otel-logging, three processors"
-STRUCTLOG = "structlog ProcessorFormatter, orjson"
-STRUCTLOG_WITH_PROCESSORS = "structlog ProcessorFormatter, orjson, three processors"
-JSON_LOGGER = "python-json-logger, orjson, trace ids"
-PLAIN = "plain text StreamHandler"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-# Goals of the project, as (contender, peer, ratio of their times at most).
-GOALS = (
-    (OURS, STRUCTLOG, 0.45),
-    (OURS, JSON_LOGGER, 0.60),
-    (OURS, PLAIN, 0.95),
-    (OURS, OURS_UNMASKED, 1.10),
-    (OURS_WITH_PROCESSORS, STRUCTLOG_WITH_PROCESSORS, 0.70),
+    from opentelemetry.trace import Span
+
+    from benchmarks.harness import Rounds
+
+FLOOR = "NullHandler: the floor"
+UNMASKED = f"{OURS}, redaction off"
+COLLAPSING = f"{OURS}, storms collapsed, no two records equal"
+IN_A_STORM = f"{OURS}, storms collapsed, all records equal"
+NATIVE = "structlog's native logger, orjson, no record"
+ECS = "ecs-logging"
+
+_GOALS = (Goal(0.45, peer=FORMATTER), Goal(0.60, peer=JSON_LOGGER), Goal(0.95, peer=PLAIN))
+WORKLOADS = (
+    Workload("lines.two", "A line with two extras", "µs", (*_GOALS, Goal(1.10, peer=UNMASKED))),
+    Workload("lines.ten", "A line with ten extras", "µs"),
+    Workload("lines.exception", "A line with an exception", "µs"),
+    Workload(
+        "lines.redaction",
+        "A line with two secrets among four extras, masked",
+        "µs",
+        note="the peers mask by the names of keys alone; ours by the look of values too",
+    ),
+    Workload("lines.processors", "A line through three processors of the user's", "µs", (Goal(0.70, peer=FORMATTER),)),
+    Workload("lines.unsampled", "A line of a request that is not sampled", "µs"),
 )
 
+MESSAGE = "Inference complete"
+TWO = {"inference_latency": 0.0123456, "digit": 7}
+TEN = {
+    **TWO,
+    "confidence": 0.987654,
+    "batch": 4,
+    "device": "cuda:0",
+    "path": "/home/model-server/tmp/models/digits",
+    "shape": [1, 28, 28],
+    "cached": False,
+    "tokenizer": None,
+    "tenant": "acme-eu",
+}
+SECRETS = {**TWO, "password": "correct horse", "api_key": "0123456789abcdef"}  # nothing that opens anything
+RECORDS = 5_000
 
-def add_trace_ids(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
-    context = trace.get_current_span().get_span_context()
-    event_dict["trace_id"] = f"{context.trace_id:032x}"
-    event_dict["span_id"] = f"{context.span_id:016x}"
-    event_dict["trace_flags"] = f"{context.trace_flags:02x}"
-    return event_dict
+Log = Callable[[dict[str, Any]], None]
+
+
+class Line(NamedTuple):
+    """A contender: the logger's one handler, or a call of its own that needs none."""
+
+    handler: Optional[logging.Handler] = None
+    log: Optional[Log] = None
 
 
 def add_region(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
@@ -87,143 +121,150 @@ def number_records() -> Any:
 
 
 USER_PROCESSORS = (add_region, round_latency, drop_nothing)
+_SECRET_KEYS = frozenset({"password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "cookie"})
 
 
-class TraceFilter(logging.Filter):
+def mask_keys(_logger: Any, _method: str, event_dict: dict[str, Any]) -> dict[str, Any]:
+    for key in event_dict:
+        if key in _SECRET_KEYS:
+            event_dict[key] = "***"
+    return event_dict
+
+
+class MaskingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.__dict__.update(add_trace_ids(None, "", {}))
+        mask_keys(None, "", record.__dict__)
         return True
 
 
-def with_formatter(stream: TextIO, formatter: logging.Formatter) -> logging.Handler:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter)
-    return handler
-
-
-def processor_formatter(*processors: Any) -> logging.Formatter:
-    stdlib = structlog.stdlib
-    return stdlib.ProcessorFormatter(
-        processors=[
-            stdlib.ProcessorFormatter.remove_processors_meta,
-            *processors,
-            structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value).decode()),
-        ],
-        foreign_pre_chain=[
-            structlog.contextvars.merge_contextvars,
-            stdlib.add_log_level,
-            stdlib.add_logger_name,
-            stdlib.ExtraAdder(),
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            add_trace_ids,
-        ],
-    )
-
-
-def without_redaction(handler: BridgeHandler) -> BridgeHandler:
+def unmasked(handler: BridgeHandler) -> BridgeHandler:
     # Users have no such switch: it is here for its price alone.
     handler.pipeline = Pipeline(handler.pipeline.processors, handler.pipeline.outputs, None)
     return handler
 
 
-def contenders(stream: TextIO) -> dict[str, logging.Handler]:
-    json_logger = with_formatter(
-        stream,
-        OrjsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields={"message": "event"}),
-    )
-    json_logger.addFilter(TraceFilter())
+def native(stream: TextIO) -> Line:
+    processors = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_trace_ids,
+        structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value)),
+    ]
+    bound = structlog.wrap_logger(
+        structlog.BytesLogger(stream.buffer),  # type: ignore[attr-defined] # a pipe's
+        processors,
+        structlog.make_filtering_bound_logger(logging.INFO),
+        cache_logger_on_first_use=True,
+    ).bind(logger="acme.model")
+    return Line(log=lambda extra: bound.info(MESSAGE, **extra))
+
+
+def peers(stream: TextIO) -> dict[str, Line]:
+    """What everybody has."""
+    import logfire
+
     return {
-        FLOOR: logging.NullHandler(),
-        OURS: BridgeHandler(stream=stream),
-        OURS_UNMASKED: without_redaction(BridgeHandler(stream=stream)),
-        PLAIN: with_formatter(stream, logging.Formatter("%(asctime)s %(levelname)s %(name)s - %(message)s")),
-        JSON_LOGGER: json_logger,
-        STRUCTLOG: with_formatter(stream, processor_formatter()),
-        OURS_WITH_PROCESSORS: BridgeHandler(stream=stream, processors=USER_PROCESSORS),
-        STRUCTLOG_WITH_PROCESSORS: with_formatter(stream, processor_formatter(*USER_PROCESSORS)),
-        OURS_COLLAPSING: BridgeHandler(stream=stream, processors=[number_records(), build_storm_collapser()]),
-        OURS_IN_A_STORM: BridgeHandler(stream=stream, processors=[build_storm_collapser()]),
+        OURS: Line(BridgeHandler(stream=stream)),
+        PLAIN: Line(with_formatter(stream, logging.Formatter("%(asctime)s %(levelname)s %(name)s - %(message)s"))),
+        JSON_LOGGER: Line(json_logger(stream)),
+        FORMATTER: Line(with_formatter(stream, processor_formatter())),
+        FORMATTER_JSON: Line(with_formatter(stream, processor_formatter(serializer=None))),
+        NATIVE: native(stream),
+        ECS: Line(with_formatter(stream, ecs_logging.StdlibFormatter(), TraceFilter())),
+        LOGFIRE: Line(logfire.LogfireLoggingHandler(logfire_instance=logfire_instance(stream))),
     }
 
 
-def time_call(call: Callable[[], None], records: int) -> float:
-    started = time.perf_counter()
-    for _ in range(records):
-        call()
-    return (time.perf_counter() - started) / records * 1e6
+def two_extras(stream: TextIO) -> dict[str, Line]:
+    return {
+        FLOOR: Line(logging.NullHandler()),
+        **peers(stream),
+        UNMASKED: Line(unmasked(BridgeHandler(stream=stream))),
+        COLLAPSING: Line(BridgeHandler(stream=stream, processors=[number_records(), build_storm_collapser()])),
+        IN_A_STORM: Line(BridgeHandler(stream=stream, processors=[build_storm_collapser()])),
+    }
 
 
-def measure(rounds: int, records: int) -> dict[str, list[float]]:
-    """Return each contender's microseconds a record, one value a round; the contenders take turns in every round."""
-    logger = logging.getLogger("acme.model")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    times: dict[str, list[float]] = {}
-
-    def log() -> None:
-        logger.info("Inference complete", extra={"inference_latency": 0.0123456, "digit": 7})
-
-    # A reader of its own: one in this process would fight the writer for the interpreter's lock.
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as reader:
-        assert reader.stdin is not None
-        handlers = contenders(reader.stdin)
-        with TracerProvider().get_tracer("benchmark").start_as_current_span("predict digits"):
-            for number in range(rounds + 1):
-                for name, handler in handlers.items():
-                    logger.handlers = [handler]
-                    spent = time_call(log, records)
-                    if number:  # the first round warms up
-                        times.setdefault(name, []).append(spent)
-    logger.handlers.clear()
-    return times
+def exceptions(stream: TextIO) -> dict[str, Line]:
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
+    return {
+        **{name: line for name, line in peers(stream).items() if name not in {FORMATTER_JSON, NATIVE}},
+        FORMATTER: Line(with_formatter(stream, processor_formatter(before=[structlog.processors.format_exc_info]))),
+        f"{FORMATTER}, structured": Line(with_formatter(stream, processor_formatter(before=[tracebacks]))),
+    }
 
 
-def ratios(times: dict[str, list[float]], contender: str, peer: str) -> list[float]:
-    """Return the ratio of two contenders' times in each round: pairs of one round saw the same machine."""
-    return [mine / theirs for mine, theirs in zip(times[contender], times[peer])]
+def redaction(stream: TextIO) -> dict[str, Line]:
+    return {
+        OURS: Line(BridgeHandler(stream=stream)),
+        JSON_LOGGER: Line(json_logger(stream, MaskingFilter())),
+        FORMATTER: Line(with_formatter(stream, processor_formatter(mask_keys))),
+    }
 
 
-def show(title: str, times: dict[str, list[float]], goals: Sequence[tuple[str, str, float]]) -> None:
-    """Print each contender's microseconds, and each goal's ratio."""
-    console = Console()
-    table = Table(title=title)
-    for column in ("contender", "median µs", "min-max µs"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    for name, values in times.items():
-        table.add_row(name, f"{statistics.median(values):.1f}", f"{min(values):.1f}-{max(values):.1f}")
-    console.print(table)
-    if not goals:
-        return
-    table = Table(title="Ratios, pair by pair")
-    for column in ("contender / peer", "median", "min-max", "goal"):
-        table.add_column(column, justify="left" if column == "contender / peer" else "right")
-    for contender, peer, goal in goals:
-        values = ratios(times, contender, peer)
-        table.add_row(
-            f"{contender} / {peer}",
-            f"{statistics.median(values):.2f}",
-            f"{min(values):.2f}-{max(values):.2f}",
-            f"<= {goal:.2f}",
-        )
-    console.print(table)
+def processors(stream: TextIO) -> dict[str, Line]:
+    return {
+        OURS: Line(BridgeHandler(stream=stream, processors=USER_PROCESSORS)),
+        FORMATTER: Line(with_formatter(stream, processor_formatter(*USER_PROCESSORS))),
+    }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--records", type=int, default=10_000, help="records a contender and round")
-    parser.add_argument("--json", metavar="FILE", help="write every round's times there")
-    arguments = parser.parse_args()
-    times = measure(arguments.rounds, arguments.records)
-
-    title = f"Caller's time a record, Python {platform.python_version()}, {arguments.rounds} rounds"
-    show(title, times, GOALS)
-    if arguments.json:
-        result = {"python": sys.version, "machine": platform.platform(), "microseconds": times}
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-    return 0
+def unsampled(stream: TextIO) -> dict[str, Line]:
+    kept = (OURS, PLAIN, JSON_LOGGER, FORMATTER)
+    return {name: line for name, line in peers(stream).items() if name in kept}
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def log_info(extra: dict[str, Any]) -> None:
+    logger.info(MESSAGE, extra=extra)
+
+
+def fail(depth: int) -> None:
+    if depth:
+        fail(depth - 1)
+    raise ValueError("shape mismatch: expected (1, 28, 28)")
+
+
+def log_exception(extra: dict[str, Any]) -> None:
+    try:
+        fail(3)
+    except ValueError:
+        logger.exception("Inference failed", extra=extra)
+
+
+def turn(line: Line, log: Log, extra: dict[str, Any], records: int) -> Callable[[], float]:
+    call = line.log or log
+
+    def take() -> float:
+        logger.handlers = [] if line.handler is None else [line.handler]
+        started = time.thread_time()
+        for _ in range(records):
+            call(extra)
+        return (time.thread_time() - started) / records * 1e6
+
+    return take
+
+
+def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
+    """Measure every workload, one after the other."""
+    recording = TracerProvider().get_tracer("benchmark").start_span("predict digits")
+    not_sampled = NonRecordingSpan(SpanContext(int(TRACE_ID, 16), int(SPAN_ID, 16), True, TraceFlags(0)))  # noqa: FBT003
+    parts: tuple[tuple[str, Callable[[TextIO], dict[str, Line]], Log, dict[str, Any], int, Span], ...] = (
+        ("lines.two", two_extras, log_info, TWO, RECORDS, recording),
+        ("lines.ten", peers, log_info, TEN, RECORDS, recording),
+        ("lines.exception", exceptions, log_exception, TWO, RECORDS // 5, recording),
+        ("lines.redaction", redaction, log_info, SECRETS, RECORDS, recording),
+        ("lines.processors", processors, log_info, TWO, RECORDS, recording),
+        ("lines.unsampled", unsampled, log_info, TWO, RECORDS, not_sampled),
+    )
+    with line_reader() as stream:
+        for name, contenders, log, extra, records, span in parts:
+            with trace.use_span(span):
+                turns = {
+                    contender: turn(line, log, extra, bench.count(records, 20))
+                    for contender, line in contenders(stream).items()
+                }
+                yield bench.interleave(name, turns)
+            logger.handlers.clear()

@@ -1,0 +1,1 @@
+"""What ts-otel-logging costs, beside what people use today: ``make bench``, ``python -m benchmarks --help``."""

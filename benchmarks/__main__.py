@@ -1,0 +1,60 @@
+"""Measure, or show what was measured: ``python -m benchmarks``; see README.md of this folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.harness import RESULTS, Bench, child_environ, run_room
+
+# A room that is added here is part of `make bench`. The second says whether the smoke test runs it, too.
+ROOMS = {"lines": True, "exports": True}
+
+ROUNDS, QUICK_ROUNDS = 9, 3
+QUICK_SCALE, SMOKE_SCALE = 0.2, 0.002
+
+
+def main() -> int:
+    """Measure what the command line names.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(ROOMS)}; all without it")
+    parser.add_argument("--rounds", type=int, help=f"how many rounds count, after one that warms up; {ROUNDS}")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="a fifth of everything, three rounds; writes no results")
+    size.add_argument("--smoke", action="store_true", help="whether it runs: one short round; writes no results")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help=f"write there; {os.path.relpath(RESULTS)}")
+    arguments = parser.parse_args()
+    unknown = set(arguments.what) - set(ROOMS)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(ROOMS)}")
+    # What this process measures must not depend on the shell's settings.
+    environ = child_environ()
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update(environ)
+
+    short = arguments.quick or arguments.smoke
+    rounds = arguments.rounds or (1 if arguments.smoke else QUICK_ROUNDS if arguments.quick else ROUNDS)
+    scale = SMOKE_SCALE if arguments.smoke else QUICK_SCALE if arguments.quick else 1.0
+    folder = arguments.results or (Path(tempfile.mkdtemp()) if short else RESULTS)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    for what in arguments.what or (name for name, in_smoke in ROOMS.items() if in_smoke or not arguments.smoke):
+        room = importlib.import_module(f"benchmarks.{what}")
+        bench = Bench(rounds, scale, warm_up=not arguments.smoke)
+        path = run_room(room, bench, console).write(folder)
+        console.print(f"{path}\n", style="dim", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
