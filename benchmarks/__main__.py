@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.harness import RESULTS, Bench, child_environ, run_room
 
 # A room that is added here is part of `make bench`. The second says whether the smoke test runs it, too.
-ROOMS = {"lines": True, "exports": True}
+ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True}
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 QUICK_SCALE, SMOKE_SCALE = 0.2, 0.002
@@ -50,7 +50,7 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 150)
     for what in arguments.what or (name for name, in_smoke in ROOMS.items() if in_smoke or not arguments.smoke):
         room = importlib.import_module(f"benchmarks.{what}")
-        bench = Bench(rounds, scale, warm_up=not arguments.smoke)
+        bench = Bench(rounds, scale, is_smoke=arguments.smoke)
         path = run_room(room, bench, console).write(folder)
         console.print(f"{path}\n", style="dim", highlight=False)
     return 0

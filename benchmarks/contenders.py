@@ -224,9 +224,9 @@ def stock_exporters(endpoint: str, protocol: str) -> tuple[Any, Any, Any]:
     )
 
 
-def stock_stack(
+def stock_providers(
     endpoint: str, stream: TextIO, protocol: str = HTTP, headers: dict[str, str] = HEADERS, *, points: bool = True
-) -> Stack:
+) -> tuple[Stack, TracerProvider]:
     """Return OpenTelemetry's own parts with their own defaults, and structlog's formatter for the line."""
     spans, logs, metrics = stock_exporters(endpoint, protocol)
     resource = Resource({"service.name": "digits"})
@@ -246,13 +246,21 @@ def stock_stack(
         if points:
             histogram.record(seconds, {"torchserve.model.name": "digits", "torchserve.model.version": "1.0"})
 
-    return Stack(
+    stack = Stack(
         (with_formatter(stream, processor_formatter()), exported),
         lambda work: request_by_the_api(tracer, record, headers, work),
         lambda: (tracers.force_flush(), loggers.force_flush(), meters.force_flush()),
         tracer,
         lambda: (tracers.shutdown(), loggers.shutdown(), meters.shutdown()),
     )
+    return stack, tracers
+
+
+def stock_stack(
+    endpoint: str, stream: TextIO, protocol: str = HTTP, headers: dict[str, str] = HEADERS, *, points: bool = True
+) -> Stack:
+    """Return the same without the provider."""
+    return stock_providers(endpoint, stream, protocol, headers, points=points)[0]
 
 
 def logfire_stack(endpoint: str, stream: TextIO) -> Stack:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional, Union
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -121,19 +121,24 @@ class Bench:
     Args:
         rounds: How many times each contender has its turn, after one that warms up.
         scale: Which part of a workload's full size is done: 1 for a run whose numbers count.
-        warm_up: Whether there is a first round that does not count.
+        is_smoke: Whether it is only to be seen that everything runs: no round to warm up, and not all contenders.
     """
 
-    def __init__(self, rounds: int, scale: float = 1.0, *, warm_up: bool = True) -> None:
+    def __init__(self, rounds: int, scale: float = 1.0, *, is_smoke: bool = False) -> None:
         self.rounds = rounds
         self.scale = scale
-        self._warm_up = warm_up
+        self.is_smoke = is_smoke
         self._servers: dict[str, Any] = {}
         self.stack = ExitStack()
 
     def count(self, full: int, least: int = 1) -> int:
         """Return how many to do of what a full run does `full` of."""
         return max(int(full * self.scale), least)
+
+    def some(self, contenders: Iterable[str]) -> list[str]:
+        """Return the contenders: all, or in a smoke test the first, ours, and the stock parts."""
+        everybody = list(contenders)
+        return [name for name in everybody if not self.is_smoke or name in {everybody[0], OURS, "stock parts"}]
 
     def server(self, kind: Callable[[], Any]) -> Any:
         """Return the one context manager of a kind that this run has, entered at its first use."""
@@ -154,7 +159,7 @@ class Bench:
         """
         found: dict[str, Rounds] = {}
         names = list(turns)
-        first = 0 if self._warm_up else 1
+        first = 1 if self.is_smoke else 0
         for number in range(first, self.rounds + 1):
             at = number % len(names)
             for name in names[at:] + names[:at]:
@@ -192,8 +197,12 @@ class Bench:
 
 
 def child_environ(more: Optional[Mapping[str, str]] = None) -> dict[str, str]:
-    """Return the environment of a child: ours, without settings of OpenTelemetry or of ours."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OTEL_", "TS_OTEL_"))}
+    """Return the environment of a child: ours, without settings of OpenTelemetry or of ours.
+
+    It may keep its bytecode: what pip installs has been compiled, and imports are a part of what is measured.
+    """
+    settings = ("OTEL_", "TS_OTEL_", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(settings)}
     return {**kept, "NO_PROXY": "127.0.0.1", **(more or {})}
 
 
