@@ -272,6 +272,12 @@ class TorchServe:
         self._launcher = None
         shutil.rmtree(self.temporary, ignore_errors=True)
 
+    def processes(self) -> list[psutil.Process]:
+        """The launcher and all that it started."""
+        assert self._launcher is not None
+        launcher = psutil.Process(self._launcher.pid)
+        return [launcher, *launcher.children(recursive=True)]
+
     # Requests
 
     def predict(self, model: str, instructions: Any = None, headers: dict[str, str] | None = None) -> httpx.Response:
