@@ -151,7 +151,7 @@ WHAT ?=
 BENCH_OPTIONS ?=
 
 .PHONY: bench
-bench: environments collector ## what it costs, beside the peers: WHAT=lines for one room, BENCH_OPTIONS=--quick
+bench: environments collector debian-programs ## what it costs, beside the peers: WHAT=lines for one room, BENCH_OPTIONS=--quick
 	@$(BIN)/python -m benchmarks $(WHAT) $(BENCH_OPTIONS)
 
 .PHONY: bench-smoke $(PYTHONS:%=bench-smoke-%)

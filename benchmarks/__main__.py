@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.harness import RESULTS, Bench, child_environ, run_room
 
 # A room that is added here is part of `make bench`. The second says whether the smoke test runs it, too.
-ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True}
+ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True, "torchserve": False}
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 QUICK_SCALE, SMOKE_SCALE = 0.2, 0.002
