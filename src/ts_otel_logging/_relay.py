@@ -2,9 +2,10 @@
 
 TorchServe's frontend writes its console with blocking writes. When the reader of that pipe stops (a log driver that
 waits for a full disk or a slow network), the JVM stops at the next line, with every worker and ``/ping``. This process
-always reads what the JVM prints; what the console does not take waits here, within a bound. It has three duties:
+always reads what the JVM prints; what the console does not take waits here, within a bound. It has four duties:
 
 - hand on whole lines, in order, as they came;
+- escape the line separators U+2028 and U+2029 in them, which JSON allows and log4j leaves as they are;
 - make an event of a line that is none: what bypasses log4j (``Model server started.``, the JVM's own warnings);
 - when the bound is reached drop lines, those below WARNING first, and say how many in one event.
 
@@ -202,7 +203,7 @@ def relay(source: int, console: Console, level: str, logger: str) -> None:
             begun = []
             # Nearly always every line is an event: one look finds that out.
             if not text and newline and lines.startswith(b"{") and lines.count(b"\n{") == lines.count(b"\n") - 1:
-                console.put(lines)
+                console.put(_escaped(lines))
             else:
                 _put_mixed(lines, text, console)
         if not chunk:
@@ -216,9 +217,16 @@ def _put_mixed(lines: bytes, text: Text, console: Console) -> None:
     for line in lines.split(b"\n"):
         if line.startswith(b"{"):
             text.flush()
-            console.put(line + b"\n")
+            console.put(_escaped(line) + b"\n")
         elif line.strip():
             text.add(line)
+
+
+def _escaped(lines: bytes) -> bytes:
+    # The two begin alike in UTF-8; few lines have even that.
+    if b"\xe2\x80" not in lines:
+        return lines
+    return lines.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
 def _event(level: str, logger: str, text: str, **fields: object) -> bytes:

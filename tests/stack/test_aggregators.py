@@ -112,7 +112,7 @@ def events(lines: list[str]) -> list[dict[str, Any]]:
 def test_the_run_had_every_kind_of_line(events):
     assert {event["level"] for event in events} >= {"info", "warning", "error", "critical"}
     loggers = {event["logger"] for event in events}
-    assert loggers >= {"ACCESS_LOG", "TS_METRICS", "MODEL_METRICS", "MODEL_LOG", "acme.model", "stdout", "jvm.stdout"}
+    assert loggers >= {"ACCESS_LOG", "TS_METRICS", "MODEL_LOG", "acme.model", "stdout", "jvm.stdout"}
     assert any("metric_name" in event for event in events)
     assert any("exception" in event and "trace_id" in event for event in events)
     assert any("request_ids" in event for event in events)

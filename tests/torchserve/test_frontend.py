@@ -173,7 +173,8 @@ def console() -> Iterator[Console]:
 @pytest.fixture(scope="module")
 def unread_server(tmp_path_factory, console) -> Iterator[TorchServe]:
     environ = {"TS_OTEL_LOGGING": "1", "TS_OTEL_LOGGING_FRONTEND": "json-only", **NO_EXPORT}
-    with running(tmp_path_factory.mktemp("only"), environ, PHASES, console=console.sink) as server:
+    folder = tmp_path_factory.mktemp("only")
+    with running(folder, environ, PHASES, console=console.sink, properties="metrics_mode=log\n") as server:
         yield server
 
 
@@ -181,6 +182,18 @@ class TestJsonOnlyOnAConsoleThatNobodyReads:
     def test_there_are_no_log_files(self, unread_server):
         unread_server.predict("phases", {})
         assert LOG_FILES.intersection(path.name for path in unread_server.logs.iterdir()) == set()
+
+    def test_metrics_are_printed_but_for_what_the_access_log_and_the_spans_tell(self, unread_server, console):
+        for _ in range(3):
+            unread_server.predict("phases", {})
+
+        def metrics() -> list[str] | None:
+            names = [event.get("metric_name") for event in console_lines.events(console.lines())]
+            return names if names.count("WorkerThreadTime") >= 3 else None
+
+        names = wait_for(metrics, "the last metric of three requests")
+        assert "ts_queue_latency_microseconds" in names
+        assert not {*names} & {"Requests2XX", "ts_inference_requests_total", "HandlerTime", "PredictionTime"}
 
     def test_requests_and_pings_are_answered_as_ever_and_what_is_missing_is_said_once(self, unread_server, console):
         before = len(console.lines())

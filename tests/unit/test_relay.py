@@ -82,6 +82,15 @@ def test_events_leave_as_they_came_on_the_stream_they_came_on(relayed):
     assert relayed.end() == (out, err)
 
 
+def test_line_separators_that_json_allows_are_escaped_and_nothing_else_is(relayed):
+    text = "“quoted” a\u2028b\u2029c\u2013"
+    relayed.write(json.dumps({"event": text}, ensure_ascii=False).encode() + b"\n" + f"raw {text}\n".encode())
+    out = relayed.end()[0]
+    assert not {"\u2028", "\u2029"} & set(out.decode())
+    assert "“quoted” a" in out.decode()
+    assert [json.loads(line)["event"] for line in out.decode().split("\n")[:-1]] == [text, f"raw {text}"]
+
+
 def test_a_line_that_comes_in_pieces_is_handed_on_whole(relayed):
     whole = line(1, size=200_000)
     for start in range(0, len(whole), 30_000):
