@@ -62,6 +62,7 @@ test: ## every check and test, on the oldest and the newest Python
 	@$(MAKE) lint
 	@$(MAKE) unit
 	@$(MAKE) bench-smoke
+	@$(MAKE) bench-guard
 	@$(MAKE) torchserve
 	@$(MAKE) stack-tests
 
@@ -160,6 +161,17 @@ bench-smoke: environments collector ## whether the benchmarks run
 
 $(PYTHONS:%=bench-smoke-%): bench-smoke-%:
 	.venv-$*/bin/python -m benchmarks --smoke >/dev/null
+
+.PHONY: bench-guard bench-record $(PYTHONS:%=bench-guard-%)
+bench-guard: environments debian-programs collector ## whether ours has become dearer than what is recorded
+	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=bench-guard-%)
+
+$(PYTHONS:%=bench-guard-%): bench-guard-%:
+	.venv-$*/bin/python -m benchmarks guard
+
+# One after the other: they write one file.
+bench-record: environments debian-programs collector ## let what is counted now be what bench-guard compares with
+	for version in $(PYTHONS); do .venv-$$version/bin/python -m benchmarks guard --record; done
 
 # Hashes, but neither index nor address: where packages come from is the machine's matter.
 .PHONY: lock

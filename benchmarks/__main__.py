@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.harness import RESULTS, Bench, child_environ, run_room
 
 # A room that is added here is part of `make bench`. The second says whether the smoke test runs it, too.
-ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True, "torchserve": False}
+ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True, "growth": True, "torchserve": False}
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 QUICK_SCALE, SMOKE_SCALE = 0.2, 0.002
@@ -27,13 +27,18 @@ def main() -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="*", help=f"any of {', '.join(ROOMS)}; all without it")
+    parser.add_argument("what", nargs="*", help=f"any of {', '.join(ROOMS)}; all without it; or guard")
     parser.add_argument("--rounds", type=int, help=f"how many rounds count, after one that warms up; {ROUNDS}")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a fifth of everything, three rounds; writes no results")
     size.add_argument("--smoke", action="store_true", help="whether it runs: one short round; writes no results")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help=f"write there; {os.path.relpath(RESULTS)}")
+    parser.add_argument("--record", action="store_true", help="guard: what is counted now is right")
     arguments = parser.parse_args()
+    if arguments.what == ["guard"]:
+        from benchmarks.guard import guard
+
+        return guard(record=arguments.record)
     unknown = set(arguments.what) - set(ROOMS)
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: known are {', '.join(ROOMS)}")

@@ -171,6 +171,16 @@ def request_by_the_worker(
         call.leave()
 
 
+def batch_by_the_worker(tracing: Tracing, members: int) -> None:
+    """One batch of requests that are all sampled, as the worker's patches have it."""
+    call = Call(tracing, MODEL, [IncomingRequest(f"request-{index}", HEADERS) for index in range(members)])
+    for phase in PHASES:
+        with call.phase(phase):
+            pass
+    call.end([Outcome(200)] * members)
+    call.leave()
+
+
 def our_providers(endpoint: str, folder: str, protocol: str = HTTP, **environ: str) -> Any:
     """Return our providers; their measurements leave at a flush only."""
     return build_providers(

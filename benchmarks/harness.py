@@ -101,7 +101,6 @@ class Workload:
         goals: What the project wants to reach.
         digits: Decimal places of its values in tables.
         axis: The name of what grows, for a curve; its contenders are then ``<name> @ <number>``.
-        log_axes: Whether a curve's plot has logarithmic axes.
         note: What a reader of the table should know.
     """
 
@@ -111,7 +110,6 @@ class Workload:
     goals: tuple[Goal, ...] = ()
     digits: int = 1
     axis: str = ""
-    log_axes: bool = True
     note: str = ""
 
 
@@ -139,6 +137,10 @@ class Bench:
         """Return the contenders: all, or in a smoke test the first, ours, and the stock parts."""
         everybody = list(contenders)
         return [name for name in everybody if not self.is_smoke or name in {everybody[0], OURS, "stock parts"}]
+
+    def ends(self, points: Sequence[int]) -> Sequence[int]:
+        """Return the points of a curve: all, or in a smoke test the first two."""
+        return points[:2] if self.is_smoke else points
 
     def server(self, kind: Callable[[], Any]) -> Any:
         """Return the one context manager of a kind that this run has, entered at its first use."""
@@ -350,6 +352,11 @@ def run_room(room: Any, bench: Bench, console: Console) -> Results:
         for part in room.measure(bench):
             for name, rounds in part.items():
                 results.values[name] = rounds
+                if workloads[name].axis:
+                    from benchmarks.growth import table_of_curve
+
+                    console.print(table_of_curve(workloads[name], rounds))
+                    continue
                 console.print(table_of(workloads[name], rounds))
                 goals = goals_of(workloads[name], rounds)
                 if goals is not None:
