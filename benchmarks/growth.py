@@ -287,13 +287,8 @@ def workers(bench: Bench) -> dict[str, Rounds]:
     endpoint = bench.server(dead_collector).endpoints[HTTP]
     core = min(os.sched_getaffinity(0))
     counts = [1, 2] if bench.is_smoke else [count for count in WORKERS if count <= max(100 * bench.scale, 12)]
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.child",
-        "growth:serve",
-        json.dumps({"endpoint": endpoint, "core": core}),
-    ]
+    arguments = {"endpoint": endpoint, "core": core, "filling": bench.count(FILLING)}
+    command = [sys.executable, "-m", "benchmarks.child", "growth:serve", json.dumps(arguments)]
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
