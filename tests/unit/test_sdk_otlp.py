@@ -10,14 +10,23 @@ from email.utils import formatdate
 
 import pytest
 import requests
+from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanContext
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
-from ts_otel_logging import _config
+from ts_otel_logging import _config, _diagnostics
 from ts_otel_logging._sdk._health import Health
-from ts_otel_logging._sdk._http_session import is_loopback, parse_retry_after
+from ts_otel_logging._sdk._http_session import OtlpSession, is_loopback, parse_retry_after
+from ts_otel_logging._sdk._outcome import Verdict
 from ts_otel_logging._sdk._probe import probe
+from ts_otel_logging._sdk._sender import Sender
 
 
 @pytest.fixture
@@ -309,6 +318,63 @@ class TestRetry:
             assert sdk.flush()
             [metric] = [item.metric for item in receiver.metrics if item.metric.name == "test.duration"]
             assert metric.histogram.data_points[0].count == 2
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+class TestEncoder:
+    @staticmethod
+    def environ(receiver, transport):
+        endpoint = receiver.grpc_endpoint if transport == "grpc" else receiver.http_endpoint
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc" if transport == "grpc" else "http/protobuf",
+        }
+
+    def test_the_exporters_own_encoder_has_nothing_to_do(self, receiver, transport, monkeypatch):
+        for name, encode in (("trace_exporter.encode_spans", encode_spans), ("_log_exporter.encode_logs", encode_logs)):
+
+            def checked(batch, encode=encode):
+                assert not batch
+                return encode(batch)
+
+            monkeypatch.setattr(f"opentelemetry.exporter.otlp.proto.{transport}.{name}", checked)
+        with room(self.environ(receiver, transport)) as sdk:
+            for number in range(3):
+                sdk.span(f"span {number}")
+                sdk.log(f"line {number}", text="x")
+            assert sdk.flush()
+        assert [item.span.name for item in receiver.spans] == ["span 0", "span 1", "span 2"]
+        assert [item.record.body.string_value for item in receiver.log_records] == ["line 0", "line 1", "line 2"]
+        assert sdk.reports == []
+
+    def test_what_ours_fails_on_goes_through_the_exporters_own(self, receiver, transport, monkeypatch):
+        def broken(_batch):
+            raise KeyError("a mistake of ours")
+
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        monkeypatch.setattr("ts_otel_logging._sdk._exporters._ENCODERS", {"traces": broken, "logs": broken})
+        before = _diagnostics.counts.get("encoder", 0)
+        with room(self.environ(receiver, transport)) as sdk:
+            sdk.span()
+            sdk.log()
+            assert sdk.flush()
+        assert (len(receiver.spans), len(receiver.log_records)) == (1, 1)
+        assert _diagnostics.counts["encoder"] == before + 2
+
+
+def test_an_exporter_that_sends_nothing_empty_encodes_by_itself(receiver):
+    class Careful(OTLPSpanExporter):
+        def export(self, spans):
+            return super().export(spans) if spans else SpanExportResult.SUCCESS
+
+    endpoint = f"{receiver.http_endpoint}/v1/traces"
+    session = OtlpSession("traces", endpoint)
+    exporter = Careful(endpoint=endpoint, session=session)
+    sender = Sender("traces", exporter, endpoint, "careful", session=session, encode=lambda _batch: b"never sent")
+    span = ReadableSpan("predict", SpanContext(1, 2, is_remote=False), resource=Resource({}))
+    assert sender.send([span], 10, str).verdict is Verdict.DELIVERED
+    sender.shutdown()
+    assert [item.span.name for item in receiver.spans] == ["predict"]
 
 
 class TestAbsentEndpoint:

@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.util._importlib_metadata import entry_points
 
+from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._sdk._environment import text
+from ts_otel_logging._sdk._otlp_encoder import encode_log_records, encode_spans
 from ts_otel_logging._sdk._sender import Sender
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _OTLP_CLASSES: Final = {
     "logs": ("_log_exporter", "OTLPLogExporter"),
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
 }
+# Without metrics: they are few, and their encoder is the exporter's own.
+_ENCODERS: Final[Mapping[str, Callable[[Any], bytes]]] = {"traces": encode_spans, "logs": encode_log_records}
 _ITEMS: Final = {"traces": "span", "logs": "log", "metrics": "metric"}
 # OpenTelemetry's registry has both transports under names of their own, too.
 _PROTOCOLS: Final = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
@@ -103,7 +107,14 @@ def _http(signal: str, environ: Mapping[str, str]) -> Sender:
     has_session = text(environ, *(name.format(signal.upper()) for name in _CREDENTIAL_PROVIDERS))
     session = None if has_session else OtlpSession(signal, endpoint)
     exporter = exporter_class(endpoint=endpoint, session=session)
-    return Sender(signal, exporter, without_secrets(endpoint), f"otlp_http_{_ITEMS[signal]}_exporter", session=session)
+    return Sender(
+        signal,
+        exporter,
+        without_secrets(endpoint),
+        f"otlp_http_{_ITEMS[signal]}_exporter",
+        session=session,
+        encode=_ENCODERS.get(signal),
+    )
 
 
 def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
@@ -119,7 +130,29 @@ def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
     chosen = _GRPC_COMPRESSIONS.get(text(environ, *variables))
     compression = getattr(import_module("grpc").Compression, chosen) if chosen else None
     exporter = exporter_class(endpoint=endpoint, compression=compression, channel_options=options)
+    if signal in _ENCODERS:
+        _translate_by(_ENCODERS[signal], exporter)
     return Sender(signal, exporter, without_secrets(endpoint), f"otlp_grpc_{_ITEMS[signal]}_exporter")
+
+
+def _translate_by(encode: Callable[[Any], bytes], exporter: Any) -> None:
+    """Let a stock gRPC exporter send what our encoder makes of a batch.
+
+    It takes no bytes, but parsing them costs little. If it does not have the method, its own encoder stays.
+    """
+    translate = getattr(exporter, "_translate_data", None)
+    if translate is None:
+        return
+    request_class = type(translate([]))
+
+    def translate_by_us(batch: Any) -> Any:
+        try:
+            return request_class.FromString(encode(batch))
+        except Exception as error:  # noqa: BLE001 - the shield
+            swallowed("encoder", error)
+            return translate(batch)
+
+    exporter._translate_data = translate_by_us  # noqa: SLF001 - nothing public is between a batch and its bytes
 
 
 def _console(signal: str) -> Sender:

@@ -7,11 +7,13 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp-response.
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
 import math
 import time
+import zlib
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 from urllib.parse import urlsplit
 
 import requests
@@ -20,6 +22,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 
 from ts_otel_logging._sdk._outcome import DELIVERED, ExportOutcome, Verdict
 
@@ -34,6 +37,8 @@ _RESPONSES: Final[Mapping[str, Any]] = {
     "logs": (ExportLogsServiceResponse, "rejected_log_records"),
     "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
 }
+# OTEL_EXPORTER_OTLP_COMPRESSION's values.
+_COMPRESSIONS: Final[Mapping[Any, Callable[[bytes], bytes]]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 _MAX_RETRY_AFTER_SECONDS: Final = 300.0
 _MAX_REASON_CHARACTERS: Final = 300
 
@@ -48,6 +53,11 @@ class OtlpSession(requests.Session):
     Args:
         signal: ``traces``, ``logs`` or ``metrics``.
         endpoint: The URL that it will be used for.
+
+    Attributes:
+        outcome: What became of the last request.
+        timeout_seconds: The most that a request may take, if the exporter does not say less.
+        body: What is sent in place of the exporter's own body, encoded but not compressed; None to send that.
     """
 
     def __init__(self, signal: str, endpoint: str) -> None:
@@ -56,6 +66,7 @@ class OtlpSession(requests.Session):
         self._is_loopback = is_loopback(endpoint)
         self.outcome: Optional[ExportOutcome] = None
         self.timeout_seconds = math.inf
+        self.body: Optional[bytes] = None
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Send one request and record its outcome.
@@ -65,6 +76,8 @@ class OtlpSession(requests.Session):
         """
         kwargs["allow_redirects"] = False
         kwargs["timeout"] = max(min(kwargs.get("timeout") or math.inf, self.timeout_seconds), 0.001)
+        if self.body is not None:
+            kwargs["data"] = self._compressed(self.body, kwargs.get("headers"))
         try:
             response = self._request_on_fresh_connection(method, url, *args, **kwargs)
         except requests.RequestException as error:
@@ -77,6 +90,11 @@ class OtlpSession(requests.Session):
             if self.outcome.verdict is Verdict.DELIVERED:
                 return response
         raise ExportRefused(self.outcome.reason)
+
+    def _compressed(self, body: bytes, headers: Optional[Mapping[str, str]]) -> bytes:
+        # Releases differ in whose headers have it: the session's or the request's, which win.
+        compression = CaseInsensitiveDict({**self.headers, **(headers or {})}).get("Content-Encoding")
+        return _COMPRESSIONS[compression](body) if compression in _COMPRESSIONS else body
 
     def _request_on_fresh_connection(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         try:
