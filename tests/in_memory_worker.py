@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -16,11 +15,14 @@ from lines import Lines
 from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._metrics import Metrics
 from ts_otel_logging._sdk import tracer_for_batch
+from ts_otel_logging._sdk._request_spans import RequestTracerProvider
 from ts_otel_logging._torchserve._seams import patch_worker
 from ts_otel_logging._tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
 
 class Worker:
@@ -30,7 +32,7 @@ class Worker:
         self.lines = Lines()
         self.loads = 0
         self._spans = InMemorySpanExporter()
-        self.tracer_provider = tracer_provider or TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider = tracer_provider or RequestTracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
         self._reader = InMemoryMetricReader()
         self._meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)

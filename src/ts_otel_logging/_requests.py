@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional, Protocol
 
-from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
 from ts_otel_logging import _names, _scope
 from ts_otel_logging._event import type_name
-from ts_otel_logging._spans import is_client_error
+from ts_otel_logging._spans import is_client_error, with_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -224,13 +223,13 @@ class Member:
         self.span = spans.start(
             model.request_span_name,
             parent,
-            kind=model.span_kind,
-            links=links,
-            attributes=attributes,
-            start_time=received_nanos if arrived_nanos is None else arrived_nanos,
+            model.span_kind,
+            attributes,
+            links,
+            received_nanos if arrived_nanos is None else arrived_nanos,
         )
         self.span_context = self.span.get_span_context()
-        self.context = trace.set_span_in_context(self.span, parent)
+        self.context = with_span(self.span, parent)
         self._queue_seconds: Optional[float] = None
         if arrived_nanos is not None:
             self._queue_seconds = (received_nanos - arrived_nanos) / 1e9

@@ -13,7 +13,6 @@ from opentelemetry.sdk import metrics as sdk_metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -21,6 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from ts_otel_logging import _names
 from ts_otel_logging._sdk._providers import Providers
+from ts_otel_logging._sdk._request_spans import RequestTracerProvider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ class InMemoryProviders(Providers):
         self._exporter = InMemorySpanExporter()
         # The SDK counts what it does in the API's provider otherwise, which may be one that was shut down.
         uncounted = NoOpMeterProvider()
-        self.tracer_provider = TracerProvider(
+        self.tracer_provider = RequestTracerProvider(
             sampler=ALWAYS_ON,
             resource=resource,
             id_generator=self._ids,

@@ -30,6 +30,7 @@ from ts_otel_logging._sdk._lanes import Lane, LaneLimits, QueueBudget
 from ts_otel_logging._sdk._masking import ExportRedaction
 from ts_otel_logging._sdk._own_metrics import OwnMetrics
 from ts_otel_logging._sdk._processors import LaneLogRecordProcessor, LaneSpanProcessor
+from ts_otel_logging._sdk._request_spans import RequestTracerProvider
 from ts_otel_logging._sdk._resource import build_resource
 from ts_otel_logging._sdk._sdk_loggers import SdkLoggers
 from ts_otel_logging._sdk._sender import Sender
@@ -334,7 +335,9 @@ class _Builder:
         providers: Providers,
         counts: metrics.MeterProvider,
     ) -> TracerProvider:
-        provider = TracerProvider(
+        # Spans of our own would not be counted.
+        provider_class = TracerProvider if isinstance(counts, MeterProvider) else RequestTracerProvider
+        provider = provider_class(
             sampler=self._registered_sampler(),
             resource=resource,
             shutdown_on_exit=False,
