@@ -155,6 +155,10 @@ BENCH_OPTIONS ?=
 bench: environments collector debian-programs ## what it costs, beside the peers: WHAT=lines for one room, BENCH_OPTIONS=--quick
 	@$(BIN)/python -m benchmarks $(WHAT) $(BENCH_OPTIONS)
 
+.PHONY: bench-docs
+bench-docs: environments ## docs/performance.md's tables and plots from benchmarks/results
+	@$(BIN)/python -m benchmarks.docs
+
 .PHONY: bench-smoke $(PYTHONS:%=bench-smoke-%)
 bench-smoke: environments collector ## whether the benchmarks run
 	@$(MAKE) -j2 --keep-going --output-sync=target $(PYTHONS:%=bench-smoke-%)

@@ -16,7 +16,7 @@ from benchmarks.harness import RESULTS, Bench, child_environ, run_room
 # A room that is added here is part of `make bench`. The second says whether the smoke test runs it, too.
 ROOMS = {"lines": True, "exports": True, "bursts": True, "footprint": True, "growth": True, "torchserve": False}
 
-ROUNDS, QUICK_ROUNDS = 9, 3
+ROUNDS, QUICK_ROUNDS = 7, 3
 QUICK_SCALE, SMOKE_SCALE = 0.2, 0.002
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(ROOMS)}; all without it; or guard")
-    parser.add_argument("--rounds", type=int, help=f"how many rounds count, after one that warms up; {ROUNDS}")
+    parser.add_argument("--rounds", type=int, help=f"how many rounds count; {ROUNDS} without it")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="a fifth of everything, three rounds; writes no results")
     size.add_argument("--smoke", action="store_true", help="whether it runs: one short round; writes no results")

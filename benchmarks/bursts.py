@@ -26,10 +26,10 @@ CONTENDERS = {OURS: HTTP, OURS_GRPC: GRPC, STOCK: HTTP, STOCK_GRPC: GRPC}
 RECEIVERS = {"healthy": collector, "dead": dead_collector, "hung": hung_collector}
 
 BURST, WARM_UP = 20_000, 100
-LOWEST_RATE, HIGHEST_RATE, TRIALS, TRIAL_SECONDS = 1_000.0, 64_000.0, 7, 1.5
+LOWEST_RATE, HIGHEST_RATE, TRIALS, TRIAL_SECONDS = 1_000.0, 64_000.0, 6, 1.0
 # What a trial may take longer than its records, until all have arrived: a queue must not pass for speed.
 LATE = 1.1
-STALL_RATE, STALL_SECONDS, SLICE_SECONDS = 2_000.0, 2.5, 0.005
+STALL_RATE, STALL_SECONDS, SLICE_SECONDS = 2_000.0, 2.0, 0.005
 
 WORKLOADS = (
     Workload(
@@ -154,7 +154,9 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         return {"bursts.dropped": float(dropped), **found}
 
     yield bench.interleave(
-        "", {contender: partial(take_burst, contender, CONTENDERS[contender]) for contender in bench.some(CONTENDERS)}
+        "",
+        {contender: partial(take_burst, contender, CONTENDERS[contender]) for contender in bench.some(CONTENDERS)},
+        warm_up=False,
     )
 
     def take_steady(contender: str, protocol: str) -> float:
@@ -171,6 +173,7 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
     yield bench.interleave(
         "bursts.steady",
         {contender: partial(take_steady, contender, CONTENDERS[contender]) for contender in bench.some(CONTENDERS)},
+        warm_up=False,
     )
 
     def take_stall(receiver: Collector, contender: str) -> float:
@@ -185,4 +188,4 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
     for state, kind in RECEIVERS.items():
         receiver = bench.server(kind)
         turns = {name: partial(take_stall, receiver, name) for name in bench.some((*CONTENDERS, LINE_ALONE))}
-        yield bench.interleave(f"bursts.stall.{state}", turns)
+        yield bench.interleave(f"bursts.stall.{state}", turns, warm_up=False)

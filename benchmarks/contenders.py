@@ -199,11 +199,17 @@ def our_providers(endpoint: str, folder: str, protocol: str = HTTP, **environ: s
 
 
 def our_stack(
-    endpoint: str, folder: str, stream: TextIO, protocol: str = HTTP, headers: dict[str, str] = HEADERS
+    endpoint: str,
+    folder: str,
+    stream: TextIO,
+    protocol: str = HTTP,
+    headers: dict[str, str] = HEADERS,
+    **environ: str,
 ) -> Stack:
     """Return ours: what a worker has, without TorchServe's part."""
-    providers = our_providers(endpoint, folder, protocol)
-    tracing = Tracing(providers.tracer_provider, Metrics(providers.meter_provider))
+    providers = our_providers(endpoint, folder, protocol, **environ)
+    meters = providers.meter_provider
+    tracing = Tracing(providers.tracer_provider, None if meters is None else Metrics(meters))
     return Stack(
         (BridgeHandler(stream=stream, logger_provider=providers.logger_provider),),
         lambda work: request_by_the_worker(tracing, headers, work),

@@ -31,7 +31,7 @@ from benchmarks.contenders import (
     stock_stack,
 )
 from benchmarks.harness import OURS, Bench, Goal, Workload
-from benchmarks.receivers import GRPC, collector, line_reader
+from benchmarks.receivers import GRPC, HTTP, collector, line_reader
 from ts_otel_logging._tracing import Tracing
 
 if TYPE_CHECKING:
@@ -60,8 +60,21 @@ WORKLOADS = (
         note="ours has five histogram points",
     ),
     Workload("exports.request.caller", f"A request: 4 spans, 2 lines, 1 histogram point, {_CALLER}", "µs"),
+    Workload("exports.switches", f"A request, ours, with something switched off, {_WHOLE}", "µs"),
+    Workload("exports.switches.caller", f"A request, ours, with something switched off, {_CALLER}", "µs"),
 )
 REQUESTS, LINES = 1_000, 3_000
+# What a request carries, and OpenTelemetry's own variables.
+SWITCHES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "OTEL_LOGS_EXPORTER=none": (HEADERS, {"OTEL_LOGS_EXPORTER": "none"}),
+    "OTEL_METRICS_EXPORTER=none": (HEADERS, {"OTEL_METRICS_EXPORTER": "none"}),
+    "OTEL_TRACES_EXPORTER=none": (HEADERS, {"OTEL_TRACES_EXPORTER": "none"}),
+    "not sampled": (UNSAMPLED_HEADERS, {}),
+    "not sampled, traces alone exported": (
+        UNSAMPLED_HEADERS,
+        {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"},
+    ),
+}
 
 
 def turn(
@@ -121,6 +134,17 @@ def unsampled_stacks(at: Collector, folder: str, stream: TextIO) -> dict[str, St
     return span_stacks(at, folder, stream, UNSAMPLED_HEADERS)
 
 
+def switched_stacks(at: Collector, folder: str, stream: TextIO) -> dict[str, Stack]:
+    endpoint = at.endpoints[HTTP]
+    return {
+        OURS: our_stack(endpoint, folder, stream),
+        **{
+            name: our_stack(endpoint, folder, stream, headers=headers, **environ)
+            for name, (headers, environ) in SWITCHES.items()
+        },
+    }
+
+
 def request_stacks(at: Collector, folder: str, stream: TextIO) -> dict[str, Stack]:
     found = line_stacks(at, folder, stream)
     del found[LOGFIRE]
@@ -147,6 +171,7 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
             ("exports.spans", span_stacks, spans, requests, min(100, requests)),
             ("exports.unsampled", unsampled_stacks, spans, requests, min(100, requests)),
             ("exports.request", request_stacks, request, requests, min(100, requests)),
+            ("exports.switches", switched_stacks, request, requests, min(100, requests)),
         ):
             made: Mapping[str, Stack] = stacks(at, folder, stream)
             turns = {

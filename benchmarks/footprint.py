@@ -238,7 +238,7 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         return found
 
     contenders = bench.some((BARE, SDK, SDK_STRUCTLOG, OURS, STOCK, STOCK_GRPC))
-    yield bench.interleave("", {contender: partial(take, contender) for contender in contenders})
+    yield bench.interleave("", {contender: partial(take, contender) for contender in contenders}, warm_up=False)
 
     off = child_environ()
     yield bench.interleave(
@@ -258,4 +258,4 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         found: dict[str, float] = bench.in_child("footprint:worker", endpoint=at.endpoints[HTTP], requests=requests)
         return found
 
-    yield bench.interleave("", {OURS: take_worker})
+    yield bench.interleave("", {OURS: take_worker}, warm_up=False)

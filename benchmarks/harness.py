@@ -117,7 +117,7 @@ class Bench:
     """One run: how many rounds, how much of each, and the servers that are shared.
 
     Args:
-        rounds: How many times each contender has its turn, after one that warms up.
+        rounds: How many times each contender has its turn.
         scale: Which part of a workload's full size is done: 1 for a run whose numbers count.
         is_smoke: Whether it is only to be seen that everything runs: no round to warm up, and not all contenders.
     """
@@ -148,20 +148,21 @@ class Bench:
             self._servers[kind.__name__] = self.stack.enter_context(kind())
         return self._servers[kind.__name__]
 
-    def interleave(self, workload: str, turns: Mapping[str, Turn]) -> dict[str, Rounds]:
+    def interleave(self, workload: str, turns: Mapping[str, Turn], *, warm_up: bool = True) -> dict[str, Rounds]:
         """Let contenders take turns, each round beginning with another one.
 
         Args:
             workload: The name of the workload, for turns that return one number; a turn that returns several names
                 their workloads itself.
             turns: Each contender's turn.
+            warm_up: Whether there is a first round that does not count; of no use to fresh processes.
 
         Returns:
             The values of each round by workload and contender.
         """
         found: dict[str, Rounds] = {}
         names = list(turns)
-        first = 1 if self.is_smoke else 0
+        first = 0 if warm_up and not self.is_smoke else 1
         for number in range(first, self.rounds + 1):
             at = number % len(names)
             for name in names[at:] + names[:at]:
