@@ -58,11 +58,11 @@ WORKLOADS = (
     Workload("torchserve.cpu_relay", "The same: the console's relay", "ms", digits=2),
 )
 
-MODEL = Model("tiny", "function.py")
+MODEL = Model("tiny", "tiny.py")
 CONNECTIONS = 4
 SECONDS = 6
-# The JVM compiles what runs often, for as long as that.
-WARM_UP_SECONDS = 20
+# The JVM compiles what runs often, for a long time: its compiler takes half of a server's processor at first.
+WARM_UP_SECONDS = 45
 
 WRK = """\
 wrk.method = "POST"
