@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from lines import Lines
 from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._metrics import Metrics
+from ts_otel_logging._model_metrics import ModelMetrics
 from ts_otel_logging._sdk import tracer_for_batch
 from ts_otel_logging._sdk._request_spans import RequestTracerProvider
 from ts_otel_logging._torchserve._seams import patch_worker
@@ -43,7 +44,7 @@ class Worker:
     def patched(self, **options: Any) -> Iterator[None]:
         """Patch TorchServe's classes; `options` are those of `Tracing`."""
         tracing = Tracing(self.tracer_provider, self.metrics, tracer_for_batch=tracer_for_batch, **options)
-        patches = patch_worker(tracing, "9000", self._count_load)
+        patches = patch_worker(tracing, "9000", self._count_load, on_metric=ModelMetrics(self._meter_provider).record)
         root = logging.getLogger()
         handler = BridgeHandler(stream=self.lines)
         level = root.level
@@ -79,12 +80,19 @@ class Worker:
 
     def points(self, metric: str) -> list[Any]:
         """The data points of a metric, all of one collection: exemplars are handed out only once."""
+        return [point for found in self._metrics(metric) for point in found.data.data_points]
+
+    def unit(self, metric: str) -> str:
+        """The unit of a metric."""
+        (found,) = self._metrics(metric)
+        return str(found.unit)
+
+    def _metrics(self, name: str) -> list[Any]:
         data = self._collected = self._collected or self._reader.get_metrics_data()
         return [
-            point
+            found
             for resource in (data.resource_metrics if data else [])
             for scope in resource.scope_metrics
             for found in scope.metrics
-            if found.name == metric
-            for point in found.data.data_points
+            if found.name == name
         ]

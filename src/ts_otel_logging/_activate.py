@@ -366,6 +366,7 @@ class _Activation:
         from ts_otel_logging._bridge import BridgeHandler
         from ts_otel_logging._file_sinks import FileSinks
         from ts_otel_logging._metrics import Metrics
+        from ts_otel_logging._model_metrics import ModelMetrics
 
         settings = self._settings
         self.tracer_provider = existing.get("traces") or self.providers.tracer_provider
@@ -373,6 +374,7 @@ class _Activation:
         meter_provider = existing.get("metrics") or self.providers.meter_provider
         self._paths = {**self.providers.describe(), **dict.fromkeys(existing, "the application's own provider")}
         self.metrics = None if meter_provider is None else Metrics(meter_provider)
+        self.model_metrics = None if meter_provider is None else ModelMetrics(meter_provider)
         self._new_providers = {
             "traces": self.providers.tracer_provider,
             "logs": self.providers.logger_provider,
@@ -494,6 +496,7 @@ class _Activation:
             on_model_config=self._set_model,
             # The frontend kills the worker within milliseconds; nobody waits for an answer of it any more.
             on_load_failed=lambda: self.flush(_LAST_WORDS_SECONDS),
+            on_metric=None if self.model_metrics is None else self.model_metrics.record,
         )
         self._undo.callback(patches.undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and

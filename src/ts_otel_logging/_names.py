@@ -102,6 +102,8 @@ SPAN_PREDICT: Final = "predict"
 SPAN_BATCH: Final = "batch"
 SPAN_QUEUE: Final = "queue"
 
+TORCHSERVE_PREFIX: Final = "torchserve."
+"""Before the names of TorchServe's own metrics, the handler's among them."""
 METRIC_REQUEST_DURATION: Final = "torchserve.request.duration"
 METRIC_TIME_TO_FIRST_CHUNK: Final = "torchserve.request.time_to_first_chunk"
 METRIC_QUEUE_DURATION: Final = "torchserve.queue.duration"

@@ -128,6 +128,15 @@ class Telemetry:
             for point in item.metric.histogram.data_points
         ]
 
+    def gauge_attributes(self, name: str) -> list[dict[str, Any]]:
+        """The attributes of every point of a gauge that has arrived."""
+        return [
+            _attributes(point.attributes)
+            for item in list(self._receiver.metrics)
+            if item.metric.name == name
+            for point in item.metric.gauge.data_points
+        ]
+
     def wait_for(self, find: Callable[[], _Found | None]) -> _Found:
         """What ``find`` finds, once it finds something."""
         found: _Found = self._receiver.wait_for(lambda _: find(), timeout_seconds=ARRIVAL_SECONDS)

@@ -359,3 +359,13 @@ class TestDigits:
 def _nanoseconds(timestamp: str) -> int:
     seconds, _, microseconds = timestamp.rstrip("Z").partition(".")
     return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int(microseconds) * 1000
+
+
+def test_torchserves_own_metrics_arrive_and_name_no_request(server, telemetry):
+    server.predict("phases", {})
+
+    def phases_gauge() -> list[dict[str, Any]]:
+        attributes = telemetry.gauge_attributes("torchserve.handler_time")
+        return [found for found in attributes if found["ModelName"] == "phases"]
+
+    assert telemetry.wait_for(phases_gauge)[0] == {"ModelName": "phases", "Level": "Model"}

@@ -10,6 +10,7 @@ from ts_otel_logging._torchserve._patches import Patches
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ts_otel_logging._torchserve._model_metrics import OnMetric
     from ts_otel_logging._torchserve._service import OnModelConfig
     from ts_otel_logging._tracing import Tracing
 
@@ -23,6 +24,7 @@ SEAMS: Final = {
     "ts.protocol.otf_message_handler.send_intermediate_predict_response": "its older name",
     "ts.handler_utils.micro_batching.MicroBatching.handle": "what its threads run belongs to the request",
     "ts.handler_utils.micro_batching.execute_call": "the same, in its threads",
+    "ts.metrics.caching_metric.CachingMetric.emit_metrics": "TorchServe's own metrics as OpenTelemetry's, too",
 }
 """What is patched in a worker, and for what; the doctor shows it."""
 
@@ -36,6 +38,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     environ: Mapping[str, str] = os.environ,
     on_model_config: Optional[OnModelConfig] = None,
     on_load_failed: Callable[[], Any] = lambda: None,
+    on_metric: Optional[OnMetric] = None,
 ) -> Patches:
     """Patch the worker's classes and functions.
 
@@ -47,6 +50,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
         environ: The worker's environment, as TorchServe or torchrun made it.
         on_model_config: Called before each load of a model that has a configuration.
         on_load_failed: Called after each load that raised; the frontend is about to end the process.
+        on_metric: Gets each value of TorchServe's own metrics.
 
     Returns:
         What puts everything back.
@@ -54,9 +58,10 @@ def patch_worker(  # noqa: PLR0913 - keywords
     # Not `import ts.model_loader`: it is just being imported, and is no attribute of its package yet.
     from ts import async_service, model_loader, service
     from ts.handler_utils import micro_batching, utils
+    from ts.metrics.caching_metric import CachingMetric
     from ts.protocol import otf_message_handler
 
-    from ts_otel_logging._torchserve import _micro_batching, _service, _streaming
+    from ts_otel_logging._torchserve import _micro_batching, _model_metrics, _service, _streaming
 
     loader, batching = model_loader.TsModelLoader, micro_batching.MicroBatching
     process = _service.Process(worker_id, rank_of(environ))
@@ -79,6 +84,9 @@ def patch_worker(  # noqa: PLR0913 - keywords
             patches.set(module, name, _streaming.wrap_send(getattr(module, name), tracing))
         patches.set(batching, "handle", _micro_batching.wrap_handle(batching.handle))
         patches.set(micro_batching, "execute_call", _micro_batching.wrap_execute_call(micro_batching.execute_call))
+        if on_metric is not None:
+            emit = _model_metrics.wrap_emit(CachingMetric.emit_metrics, tracing, on_metric)
+            patches.set(CachingMetric, "emit_metrics", emit)
     except BaseException:
         patches.undo()
         raise
