@@ -60,9 +60,9 @@ GUARDED = {
     "line": Guarded("a line / structlog's formatter", "line", "line, stock", 40),
     "processors": Guarded("a line, three processors / the same", "processors", "processors, stock", 40),
     "exception": Guarded("a line with an exception / structlog's formatter", "exception", "exception, stock", 4),
-    "otlp": Guarded("a line and OTLP record, all threads / stock parts", "otlp", "otlp, stock", 60),
-    "spans": Guarded("1 + 3 spans, all threads / the SDK and its exporter", "spans", "spans, stock", 24),
-    "request": Guarded("a request, all threads / stock parts", "request", "request, stock", 14),
+    "otlp": Guarded("a line and OTLP record, all threads / stock parts", "otlp", "otlp, stock", 150),
+    "spans": Guarded("1 + 3 spans, all threads / the SDK and its exporter", "spans", "spans, stock", 40),
+    "request": Guarded("a request, all threads / stock parts", "request", "request, stock", 32),
     "extras": Guarded("a line with 64 extras / with 8", "64 extras", "8 extras", 10),
     "batch": Guarded("a batch of 16 / of 4", "batch of 16", "batch of 4", 1),
 }
