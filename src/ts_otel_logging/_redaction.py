@@ -379,9 +379,14 @@ class Redaction:
         if depth > _MAX_DEPTH:
             return {MASK: MASK}
         changed: Optional[dict[Any, Any]] = None
-        hidden = self.hidden
+        hidden, clean = self.hidden, self.clean
         for key, value in fields.items():
-            new = self.hide(value) if hidden[key] else self.value(value, depth + 1)
+            if hidden[key]:
+                new = self.hide(value)
+            elif type(value) is str and value in clean:
+                continue
+            else:
+                new = self.value(value, depth + 1)
             if new is not value:
                 changed = dict(fields) if changed is None else changed
                 changed[key] = new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -29,10 +29,10 @@ def with_span(span: Span, context: Context) -> Context:
     return Context({**context, SPAN_KEY: span})
 
 
-class Ended(NamedTuple):
+class Ended:
     """A block that a span was around.
 
-    Attributes:
+    Args:
         name: The span's name.
         seconds: How long it took.
         error_type: The ``error.type`` of its failure, or None.
@@ -41,12 +41,23 @@ class Ended(NamedTuple):
         ended_nanos: When it was over.
     """
 
-    name: str
-    seconds: float
-    error_type: Optional[str]
-    context: Context
-    started_nanos: int
-    ended_nanos: int
+    __slots__ = ("context", "ended_nanos", "error_type", "name", "seconds", "started_nanos")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - one argument an attribute
+        self,
+        name: str,
+        seconds: float,
+        error_type: Optional[str],
+        context: Context,
+        started_nanos: int,
+        ended_nanos: int,
+    ) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.error_type = error_type
+        self.context = context
+        self.started_nanos = started_nanos
+        self.ended_nanos = ended_nanos
 
 
 class Spans:
@@ -76,29 +87,6 @@ class Spans:
         except Exception as error:  # noqa: BLE001 - the shield
             swallowed("start of span", error)
             return trace.NonRecordingSpan(trace.get_current_span(context).get_span_context())
-
-    def around(
-        self,
-        name: str,
-        on_end: Callable[[Ended], None],
-        *,
-        exception_event: bool,
-        on_error: Optional[Callable[[Span], bool]] = None,
-        attributes: Optional[Mapping[str, Any]] = None,
-    ) -> _Around:
-        """Wrap a block in a span that is current inside it; what the block raises is recorded and raised on.
-
-        Args:
-            name: The span's name.
-            on_end: Called when the block is over.
-            exception_event: Whether what the block raises is an event of this very span.
-            on_error: Called when the block raised; False keeps the span from ending, so that nobody gets it.
-            attributes: The span's attributes.
-
-        Returns:
-            A context manager, for one block.
-        """
-        return _Around(self, name, on_end, exception_event, on_error, attributes)
 
     def finished(  # noqa: PLR0913, PLR0917 - a whole span
         self,
@@ -164,34 +152,35 @@ class Spans:
             swallowed("end of span", failure)
 
 
-class _Around:
-    """The block of `Spans.around`. A generator with `contextmanager` would cost each phase half as much again."""
+class Around(Ended):
+    """A block with a span that is current inside it; what the block raises is recorded and raised on.
 
-    __slots__ = (
-        "_attributes",
-        "_context",
-        "_exception_event",
-        "_name",
-        "_on_end",
-        "_on_error",
-        "_span",
-        "_spans",
-        "_started",
-        "_started_nanos",
-        "_token",
-    )
+    It is a context manager for one block, and tells of it when it is over. A generator with `contextmanager` would cost
+    each phase half as much again.
 
-    def __init__(  # noqa: PLR0913, PLR0917 - as `Spans.around` has them
+    Args:
+        spans: Starts and ends the span.
+        name: The span's name.
+        on_end: Called with this when the block is over.
+        exception_event: Whether what the block raises is an event of this very span.
+        on_error: Called when the block raised; False keeps the span from ending, so that nobody gets it.
+        attributes: The span's attributes.
+    """
+
+    __slots__ = ("_attributes", "_exception_event", "_on_end", "_on_error", "_span", "_spans", "_started", "_token")
+
+    def __init__(  # noqa: PLR0913 - what a block may need
         self,
         spans: Spans,
         name: str,
         on_end: Callable[[Ended], None],
-        exception_event: bool,  # noqa: FBT001 - as above
-        on_error: Optional[Callable[[Span], bool]],
-        attributes: Optional[Mapping[str, Any]],
+        *,
+        exception_event: bool = False,
+        on_error: Optional[Callable[[Span], bool]] = None,
+        attributes: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self._spans = spans
-        self._name = name
+        self.name = name
         self._on_end = on_end
         self._exception_event = exception_event
         self._on_error = on_error
@@ -199,33 +188,31 @@ class _Around:
 
     def __enter__(self) -> None:
         parent = otel_context.get_current()
-        self._started_nanos = started_nanos = time.time_ns()
-        self._span = span = self._spans.start(
-            self._name, parent, SpanKind.INTERNAL, self._attributes, (), started_nanos
-        )
-        self._context = context = with_span(span, parent)
+        self.started_nanos = started_nanos = time.time_ns()
+        self._span = span = self._spans.start(self.name, parent, SpanKind.INTERNAL, self._attributes, (), started_nanos)
+        self.context = context = with_span(span, parent)
         self._token = otel_context.attach(context)
         self._started = time.perf_counter()
 
     def __exit__(self, _type: object, error: Optional[BaseException], _traceback: object) -> None:
-        seconds = time.perf_counter() - self._started
-        ended_nanos = time.time_ns()
+        self.seconds = time.perf_counter() - self._started
+        self.ended_nanos = ended_nanos = time.time_ns()
         otel_context.detach(self._token)
         if error is None:
-            error_type = None
+            self.error_type = None
             self._spans.end(self._span, end_time=ended_nanos)
         else:
-            error_type = None if is_client_error(error) else type_name(error)
-            self._fail(error, error_type, ended_nanos)
+            self.error_type = None if is_client_error(error) else type_name(error)
+            self._fail(error)
         try:
-            self._on_end(Ended(self._name, seconds, error_type, self._context, self._started_nanos, ended_nanos))
+            self._on_end(self)
         except Exception as failure:  # noqa: BLE001 - the shield
             swallowed("measurement", failure)
 
-    def _fail(self, error: BaseException, error_type: Optional[str], ended_nanos: int) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self._on_error is None or shielded("failure")(self._on_error)(self._span) is not False:
             event = self._spans.exception_event(error) if self._exception_event else None
-            self._spans.end(self._span, error_type, event, ended_nanos)
+            self._spans.end(self._span, self.error_type, event, self.ended_nanos)
 
 
 def is_client_error(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from ts_otel_logging._callers import Callers
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
 from ts_otel_logging._requests import Member, Outcome, ShownHeaders
-from ts_otel_logging._spans import Ended, Spans, is_client_error
+from ts_otel_logging._spans import Around, Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Tracing:
                 self.metrics.load(ended.seconds, model.metric_attributes, ended.error_type, ended.context)
 
         name = f"{_names.SPAN_LOAD} {model.name}"
-        return self.spans.around(name, measure, exception_event=True, on_error=tell, attributes=model.span_attributes)
+        return Around(self.spans, name, measure, exception_event=True, on_error=tell, attributes=model.span_attributes)
 
 
 class Call:
@@ -226,7 +226,7 @@ class Call:
             name: ``preprocess``, ``inference``, ``postprocess``, ``explain``, ``describe`` or ``handle``.
         """
         # The exception is an event of the request's span, in whose context TorchServe logs it: once, not here too.
-        return self.tracing.spans.around(name, self._phase_ended, exception_event=False)
+        return Around(self.tracing.spans, name, self._phase_ended)
 
     def _phase_ended(self, ended: Ended) -> None:
         self.phases.append(ended)

@@ -223,8 +223,11 @@ class RequestTracer(Tracer):
             return NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
         sampler, ids = self.sampler, self.id_generator
         if parent is not None and sampler is self._follower:
-            trace_id, trace_state, flags = parent.trace_id, parent.trace_state, parent.trace_flags & _KEPT_FLAGS
-            is_recording = bool(flags & _SAMPLED)
+            # Unpacked, and made anew in one step: `_has_known_parts` compares.
+            trace_id, _, _, flags, trace_state, _ = parent
+            is_recording = flags & _SAMPLED
+            parts = trace_id, ids.generate_span_id(), False, _FLAGS[flags & _KEPT_FLAGS], trace_state, True
+            span_context = tuple.__new__(SpanContext, parts)
         else:
             trace_id = ids.generate_trace_id() if parent is None else parent.trace_id
             result = sampler.should_sample(context, trace_id, name, kind, attributes, links or ())
@@ -236,8 +239,8 @@ class RequestTracer(Tracer):
                 flags = _RANDOM if _RANDOM and ids.is_trace_id_random() else 0
             if result.decision is Decision.RECORD_AND_SAMPLE:
                 flags |= _SAMPLED
-        is_remote = False
-        span_context = SpanContext(trace_id, ids.generate_span_id(), is_remote, _FLAGS[flags], trace_state)
+            is_remote = False
+            span_context = SpanContext(trace_id, ids.generate_span_id(), is_remote, _FLAGS[flags], trace_state)
         if not is_recording:
             return NonRecordingSpan(span_context)
         span = RequestSpan(
@@ -284,9 +287,12 @@ def _follows_parents(sampler: Sampler) -> bool:
 
 
 def _has_known_parts(tracer: Tracer) -> bool:
-    """Return whether this release of the SDK makes spans of the parts that a `RequestSpan` has."""
+    """Return whether this release of the SDK makes spans and contexts of the parts that we know."""
     stock = copy.copy(tracer)
     stock.sampler, stock.span_processor, stock.id_generator = ALWAYS_ON, SpanProcessors(), SystemIdGenerator()
     span = stock.start_span("", otel_context.Context())
     own = RequestTracer(stock).start_span("", otel_context.Context())
-    return vars(span).keys() <= vars(own).keys()
+    is_remote = False
+    context = SpanContext(1, 2, is_remote)
+    parts = 1, 2, is_remote, context.trace_flags, context.trace_state, context.is_valid
+    return vars(span).keys() <= vars(own).keys() and tuple(context) == parts
