@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -185,6 +186,8 @@ def our_providers(endpoint: str, folder: str, protocol: str = HTTP, **environ: s
     """Return our providers; their measurements leave at a flush only."""
     return build_providers(
         {
+            # What the stock parts read by themselves: the guard's.
+            **{key: value for key, value in os.environ.items() if key.startswith("OTEL_")},
             "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_METRIC_EXPORT_INTERVAL": str(NEVER_MS),
