@@ -328,10 +328,12 @@ class TestProviders:
             warnings.simplefilter("ignore")
             pid = os.fork()
         if pid == 0:
-            tracers = ours.tracer, ours.provider.get_tracer("theirs")
-            resources: list[Any] = [tracer.start_span("s").resource for tracer in tracers]  # type: ignore[attr-defined]
-            os.write(writing, json.dumps([dict(resource.attributes) for resource in resources]).encode())
-            os._exit(0)
+            try:
+                tracers: Any = ours.tracer, ours.provider.get_tracer("theirs")
+                resources = [tracer.start_span("s").resource for tracer in tracers]
+                os.write(writing, json.dumps([dict(resource.attributes) for resource in resources]).encode())
+            finally:
+                os._exit(0)
         os.close(writing)
         with os.fdopen(reading) as told:
             own, theirs = json.loads(told.read())
