@@ -249,7 +249,7 @@ class MetricCourier:
             return False
         self._deadline, self._arrived = deadline, True
         try:
-            self.reader.collect(timeout_millis=min(self._timeout_seconds, remaining) * 1e3)
+            self.reader.collect_everything(timeout_millis=min(self._timeout_seconds, remaining) * 1e3)
         except Exception as error:  # noqa: BLE001 - it calls the instruments' callbacks, which are anybody's code
             self._health.failed("metrics", f"{type(error).__name__}: {error}")
             return False

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader, MetricsData
+from opentelemetry.sdk.metrics import Histogram
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricReader, MetricsData
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, SynchronousMultiSpanProcessor
 from opentelemetry.trace import TraceFlags
 
@@ -112,6 +114,11 @@ class ThreadMetricReader(MetricReader):
         exporter: Its temporality and aggregation are the reader's.
         receive: Gets what was collected, on the thread that collects.
         flush: Lets the export thread collect now.
+
+    Attributes:
+        complete: Returns what was collected with what the SDK does not know of.
+        histogram_temporality: Whether histograms count since the last collection or since ever.
+        has_explicit_buckets: Whether histograms have the boundaries that they were created with.
     """
 
     def __init__(self, exporter: MetricExporter, receive: Callable[[MetricsData], None], flush: Flush) -> None:
@@ -122,13 +129,33 @@ class ThreadMetricReader(MetricReader):
         )
         self._receive = receive
         self._flush = flush
+        self.complete: Callable[[Optional[MetricsData]], Optional[MetricsData]] = lambda data: data
+        temporality = exporter._preferred_temporality or {}  # noqa: SLF001 - as above
+        self.histogram_temporality = temporality.get(Histogram, AggregationTemporality.CUMULATIVE)
+        aggregation = (exporter._preferred_aggregation or {}).get(Histogram)  # noqa: SLF001 - as above
+        self.has_explicit_buckets = aggregation is None or type(aggregation) is ExplicitBucketHistogramAggregation
+        self._has_received = False
+
+    def collect_everything(self, timeout_millis: float) -> None:
+        """Collect what the SDK knows of, and the rest even if that is nothing.
+
+        Args:
+            timeout_millis: The most that the instruments' callbacks may take.
+        """
+        self._has_received = False
+        self.collect(timeout_millis=timeout_millis)
+        # The SDK hands nothing on where it has nothing.
+        if not self._has_received:
+            self._receive_metrics(None)
 
     def _receive_metrics(
         self, metrics_data: Optional[MetricsData], timeout_millis: float = 10_000, **_kwargs: Any
     ) -> None:
         del timeout_millis  # the sender has its own
-        if metrics_data is not None and metrics_data.resource_metrics:
-            self._receive(metrics_data)
+        self._has_received = True
+        data = self.complete(metrics_data)
+        if data is not None and data.resource_metrics:
+            self._receive(data)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Collect and export now, on the export thread."""

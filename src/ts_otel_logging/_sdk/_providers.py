@@ -29,7 +29,8 @@ from ts_otel_logging._sdk._ids import SystemIdGenerator
 from ts_otel_logging._sdk._lanes import Lane, LaneLimits, QueueBudget
 from ts_otel_logging._sdk._masking import ExportRedaction
 from ts_otel_logging._sdk._own_metrics import OwnMetrics
-from ts_otel_logging._sdk._processors import LaneLogRecordProcessor, LaneSpanProcessor
+from ts_otel_logging._sdk._processors import LaneLogRecordProcessor, LaneSpanProcessor, ThreadMetricReader
+from ts_otel_logging._sdk._request_histograms import EXEMPLAR_FILTERS, RequestMeterProvider
 from ts_otel_logging._sdk._request_spans import RequestTracerProvider
 from ts_otel_logging._sdk._resource import build_resource
 from ts_otel_logging._sdk._sdk_loggers import SdkLoggers
@@ -263,7 +264,7 @@ class _Builder:
         lanes = [courier.lane for courier in (*span_couriers, *log_couriers)]
 
         if readers:
-            build_meter_provider = partial(MeterProvider, readers, resource, shutdown_on_exit=False)
+            build_meter_provider = partial(self._meter_provider, readers, resource)
             providers.meter_provider = self._built("metrics", build_meter_provider, providers)
         if providers.meter_provider is None:
             metric_couriers = []
@@ -327,6 +328,15 @@ class _Builder:
         parts = urlsplit(sender.endpoint)
         place = f"{parts.scheme}://{parts.netloc}" if parts.netloc else sender.endpoint
         return self._health.setdefault(place, Health(self._report, place))
+
+    def _meter_provider(self, readers: list[MetricReader], resource: Resource) -> MeterProvider:
+        name = text(self._environ, "OTEL_METRICS_EXEMPLAR_FILTER").lower()
+        # Of a value that is none, the launcher has told.
+        span_of_exemplar = EXEMPLAR_FILTERS.get(name, EXEMPLAR_FILTERS["trace_based"])
+        reader = readers[0]
+        if len(readers) == 1 and isinstance(reader, ThreadMetricReader) and reader.has_explicit_buckets:
+            return RequestMeterProvider(reader, resource, span_of_exemplar)
+        return MeterProvider(readers, resource, shutdown_on_exit=False)
 
     def _tracer_provider(
         self,

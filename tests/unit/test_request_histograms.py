@@ -1,0 +1,185 @@
+"""The histograms of requests: what is collected is what the SDK's own would have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter, InMemoryMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from otlp_receiver import OtlpReceiver
+from sdk_room import room
+from ts_otel_logging import _names
+from ts_otel_logging._metrics import Metrics
+from ts_otel_logging._sdk._processors import ThreadMetricReader
+from ts_otel_logging._sdk._request_histograms import EXEMPLAR_FILTERS, RequestMeterProvider
+
+BOUNDARIES = (0.001, 0.5, 1.0, 10.0)
+NAME = "torchserve.request.duration"
+COUNTING = tuple(AggregationTemporality.__members__.values())[1:]
+
+measurements = st.tuples(
+    st.one_of(st.sampled_from((0, 1, *BOUNDARIES)), st.floats(min_value=0, allow_nan=False, allow_infinity=False)),
+    st.sampled_from(({"model": "a"}, {"model": "b"}, {"model": "a", "error.type": "ValueError"}, {}, None)),
+    st.sampled_from(("sampled", "unsampled", "none")),
+)
+COLLECT = "collect"
+
+
+def context_of(span: str) -> Context:
+    if span == "none":
+        return Context()
+    flags = TraceFlags(TraceFlags.SAMPLED if span == "sampled" else TraceFlags.DEFAULT)
+    return trace.set_span_in_context(NonRecordingSpan(SpanContext(7, 9, is_remote=False, trace_flags=flags)), Context())
+
+
+class Side(NamedTuple):
+    """A provider with what its reader collects."""
+
+    provider: MeterProvider
+    reader: ThreadMetricReader
+    collected: list[Any]
+
+    def collect(self) -> list[dict[str, Any]]:
+        """The points of the next collection; their times are left out."""
+        self.collected.clear()
+        self.reader.collect_everything(10_000)
+        points = [
+            (metric, point)
+            for data in self.collected
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+            if scope.scope.name == _names.SCOPE_NAME
+        ]
+        found = [
+            {
+                "metric": (metric.name, metric.unit, metric.description, metric.data.aggregation_temporality),
+                "attributes": dict(point.attributes or {}),
+                "values": (point.count, point.sum, point.min, point.max, point.bucket_counts, point.explicit_bounds),
+                "exemplars": sorted((e.value, e.trace_id or 0, e.span_id or 0) for e in point.exemplars),
+            }
+            for metric, point in points
+        ]
+        return sorted(found, key=lambda point: sorted(point["attributes"].items()))
+
+
+def side(temporality: AggregationTemporality, *, ours: bool = True, exemplars: str = "trace_based") -> Side:
+    exporter = ConsoleMetricExporter(preferred_temporality={Histogram: temporality})
+    collected: list[Any] = []
+    reader = ThreadMetricReader(exporter, collected.append, lambda _: True)
+    resource = Resource({"service.name": "digits"})
+    if ours:
+        return Side(RequestMeterProvider(reader, resource, EXEMPLAR_FILTERS[exemplars]), reader, collected)
+    return Side(MeterProvider([reader], resource, shutdown_on_exit=False), reader, collected)
+
+
+def histogram(provider: MeterProvider) -> Any:
+    return provider.get_meter(_names.SCOPE_NAME).create_histogram(
+        NAME, "s", "how long", explicit_bucket_boundaries_advisory=BOUNDARIES
+    )
+
+
+@pytest.mark.parametrize("temporality", COUNTING)
+@given(steps=st.lists(st.one_of(measurements, st.just(COLLECT)), max_size=30))
+def test_what_is_collected_is_what_the_sdks_own_histogram_would_have(temporality, steps):
+    sides = [side(temporality, ours=ours) for ours in (True, False)]
+    instruments = [histogram(each.provider) for each in sides]
+    for step in [*steps, COLLECT]:
+        if step == COLLECT:
+            ours, stock = (each.collect() for each in sides)
+            assert ours == stock
+        else:
+            amount, attributes, span = step
+            for instrument in instruments:
+                instrument.record(amount, attributes, context_of(span))
+
+
+@pytest.mark.parametrize("amount", [-1.0, math.inf, math.nan])
+def test_what_no_histogram_takes_is_left_out(amount):
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    instrument.record(amount)
+    instrument.record(2.0)
+    [point] = ours.collect()
+    assert point["values"][:2] == (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "span", "expected"),
+    [
+        ("always_on", "unsampled", [(2.0, 7, 9)]),
+        ("always_on", "none", [(2.0, 0, 0)]),
+        ("always_off", "sampled", []),
+        ("trace_based", "sampled", [(2.0, 7, 9)]),
+        ("trace_based", "unsampled", []),
+    ],
+)
+def test_the_exemplar_filter_is_the_users(name, span, expected):
+    ours = side(AggregationTemporality.CUMULATIVE, exemplars=name)
+    histogram(ours.provider).record(2.0, {}, context_of(span))
+    [point] = ours.collect()
+    assert point["exemplars"] == expected
+
+
+def test_attributes_without_end_share_one_point_in_the_end():
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    for number in range(2_500):
+        instrument.record(1.0, {"error.type": f"Error{number}"})
+    points = ours.collect()
+    assert len(points) == 2_001
+    [overflow] = [point for point in points if point["attributes"] == {"otel.metric.overflow": True}]
+    assert overflow["values"][0] == 500
+
+
+@pytest.mark.skipif(
+    not hasattr(MeterProvider, "add_metric_reader"), reason="this SDK's readers are there from the start"
+)
+def test_a_reader_that_comes_later_gets_them_and_none_counts_twice():
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    instrument.record(1.0)
+    later = InMemoryMetricReader()
+    ours.provider.add_metric_reader(later)
+    instrument.record(2.0)
+    [point] = ours.collect()
+    data = later.get_metrics_data()
+    [metric] = data.resource_metrics[0].scope_metrics[0].metrics
+    assert point["values"][:2] == (1, 2.0)
+    assert (metric.name, metric.data.data_points[0].sum) == (NAME, 2.0)
+
+
+class TestInTheExportRoom:
+    @pytest.mark.parametrize(
+        ("environ", "kind"),
+        [
+            ({}, "histogram"),
+            ({"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": "delta"}, "histogram"),
+            (
+                {"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": "base2_exponential_bucket_histogram"},
+                "exponential_histogram",
+            ),
+            ({"OTEL_METRICS_EXPORTER": "otlp,otlp_json_file"}, "histogram"),
+        ],
+    )
+    def test_a_requests_duration_arrives_as_the_user_wants_it(self, environ, kind, monkeypatch, tmp_path):
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        with OtlpReceiver() as receiver:
+            endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}
+            with room({**endpoint, **environ}, file_dir=str(tmp_path)) as sdk:
+                Metrics(sdk.providers.meter_provider).request(0.25, {"torchserve.model.name": "m"}, None, Context())
+                assert sdk.flush()
+            found = [item.metric for item in receiver.metrics if item.metric.name == NAME]
+        assert {metric.WhichOneof("data") for metric in found} == {kind}
+        assert [point.sum for point in getattr(found[0], kind).data_points] == [0.25]
