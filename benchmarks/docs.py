@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.growth import LINEAR, curves, verdict
-from benchmarks.harness import OURS, RESULTS, ROOT, compared_text, limit_text, spread, standings
+from benchmarks.harness import OURS, RESULTS, ROOT, compared_text, limit_text, ratios, spread, standings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,9 +51,8 @@ def values_table(workload: Workload, rounds: Rounds) -> str:
     """Return a workload's table."""
     rows = [(f"{workload.title}, {workload.unit}", "median", "min-max", "ours / this")]
     for name, values in rounds.items():
-        ratio = ""
-        if OURS in rounds and name != OURS and all(values):
-            ratio = f"{statistics.median(mine / theirs for mine, theirs in zip(rounds[OURS], values)):.2f}"
+        found = ratios(rounds, name)
+        ratio = f"{statistics.median(found):.2f}" if found else ""
         rows.append((name, f"{statistics.median(values):.{workload.digits}f}", spread(values, workload.digits), ratio))
     return table(*rows) + (f"\n({workload.note})\n" if workload.note else "")
 

@@ -59,6 +59,7 @@ MEMBERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 THREADS = (1, 2, 4, 8, 16, 32)
 MODELS = (1, 2, 4, 8, 16, 32, 64)
 WORKERS = (1, 6, 12, 25, 50, 100)
+RECORDS, SLICES = 250, 8
 FILLING = 2_200
 REQUESTS_A_SECOND, WORKER_SECONDS, WORKER_ROUNDS = 5.0, 4.0, 3
 
@@ -135,11 +136,11 @@ def lines(bench: Bench, name: str, extras: Mapping[int, dict[str, Any]], records
             FORMATTER: contenders.with_formatter(stream, contenders.processor_formatter()),
         }
         turns = {
-            point(contender, at): turn(Line(handler), log_info, fields, bench.count(records, 5))
+            point(contender, at): turn(Line(handler), log_info, fields, 20 if bench.is_smoke else records)
             for contender, handler in handlers.items()
             for at, fields in extras.items()
         }
-        found = bench.interleave(name, turns)
+        found = bench.interleave(name, turns, slices=bench.count(SLICES))
         contenders.logger.handlers.clear()
         return found
 
@@ -339,9 +340,9 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         bench,
         "growth.extras",
         {count: {f"field_{index}": index * 1.5 for index in range(count)} for count in bench.ends(EXTRAS)},
-        2_000,
+        RECORDS,
     )
-    yield lines(bench, "growth.nesting", {levels: nested(levels) for levels in bench.ends(LEVELS)}, 2_000)
+    yield lines(bench, "growth.nesting", {levels: nested(levels) for levels in bench.ends(LEVELS)}, RECORDS)
     with TemporaryDirectory() as folder:
         yield batches(bench, at, folder)
         yield many_threads(bench, at, folder)

@@ -148,7 +148,9 @@ class Bench:
             self._servers[kind.__name__] = self.stack.enter_context(kind())
         return self._servers[kind.__name__]
 
-    def interleave(self, workload: str, turns: Mapping[str, Turn], *, warm_up: bool = True) -> dict[str, Rounds]:
+    def interleave(
+        self, workload: str, turns: Mapping[str, Turn], *, warm_up: bool = True, slices: int = 1
+    ) -> dict[str, Rounds]:
         """Let contenders take turns, each round beginning with another one.
 
         Args:
@@ -156,22 +158,27 @@ class Bench:
                 their workloads itself.
             turns: Each contender's turn.
             warm_up: Whether there is a first round that does not count; of no use to fresh processes.
+            slices: How many turns each contender has in a round, whose median counts: many short ones see more of the
+                same machine than a few long ones.
 
         Returns:
             The values of each round by workload and contender.
         """
         found: dict[str, Rounds] = {}
         names = list(turns)
-        first = 0 if warm_up and not self.is_smoke else 1
-        for number in range(first, self.rounds + 1):
-            at = number % len(names)
-            for name in names[at:] + names[:at]:
-                gc.collect()
-                value = turns[name]()
-                if number == 0:
-                    continue
-                for key, item in (value if isinstance(value, dict) else {workload: value}).items():
-                    found.setdefault(key, {}).setdefault(name, []).append(item)
+        for number in range(0 if warm_up and not self.is_smoke else 1, self.rounds + 1):
+            taken: dict[str, Rounds] = {}
+            gc.collect()
+            for at in range(number, number + slices):
+                start = at % len(names)
+                for name in names[start:] + names[:start]:
+                    value = turns[name]()
+                    for key, item in (value if isinstance(value, dict) else {workload: value}).items():
+                        taken.setdefault(key, {}).setdefault(name, []).append(item)
+            if number:
+                for key, values in taken.items():
+                    for name, each in values.items():
+                        found.setdefault(key, {}).setdefault(name, []).append(statistics.median(each))
         # In the order in which they were given, whoever began.
         return {key: {name: rounds[name] for name in names if name in rounds} for key, rounds in found.items()}
 
@@ -308,6 +315,13 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{min(values):.{digits}f}–{max(values):.{digits}f}"  # noqa: RUF001 - a range
 
 
+def ratios(rounds: Mapping[str, Sequence[float]], name: str) -> list[float]:
+    """Return what ours is of a contender's, round by round; nothing where that says nothing."""
+    if name == OURS or OURS not in rounds or min(rounds[name]) * 100 < max(rounds[OURS]):
+        return []
+    return [mine / theirs for mine, theirs in zip(rounds[OURS], rounds[name]) if theirs]
+
+
 def table_of(workload: Workload, rounds: Mapping[str, Sequence[float]]) -> Table:
     """Return a workload's table: each contender's value, and what our own is of it."""
     table = Table(title=f"{workload.title} ({workload.unit})", title_justify="left", caption=workload.note or None)
@@ -316,9 +330,9 @@ def table_of(workload: Workload, rounds: Mapping[str, Sequence[float]]) -> Table
         table.add_column(column, justify="right")
     for name, values in rounds.items():
         row = [name, f"{statistics.median(values):.{workload.digits}f}", spread(values, workload.digits)]
-        if OURS in rounds and name != OURS and all(values):
-            ratios = [mine / theirs for mine, theirs in zip(rounds[OURS], values)]
-            row += [f"{statistics.median(ratios):.2f}", spread(ratios, 2)]
+        found = ratios(rounds, name)
+        if found:
+            row += [f"{statistics.median(found):.2f}", spread(found, 2)]
         table.add_row(*row)
     return table
 

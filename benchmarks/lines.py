@@ -83,7 +83,7 @@ TEN = {
     "tenant": "acme-eu",
 }
 SECRETS = {**TWO, "password": "correct horse", "api_key": "0123456789abcdef"}  # nothing that opens anything
-RECORDS = 5_000
+RECORDS, SLICES = 500, 10
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -263,8 +263,8 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         for name, contenders, log, extra, records, span in parts:
             with trace.use_span(span):
                 turns = {
-                    contender: turn(line, log, extra, bench.count(records, 20))
+                    contender: turn(line, log, extra, 20 if bench.is_smoke else records)
                     for contender, line in contenders(stream).items()
                 }
-                yield bench.interleave(name, turns)
+                yield bench.interleave(name, turns, slices=bench.count(SLICES))
             logger.handlers.clear()
