@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 OURS_GRPC, STOCK, STOCK_GRPC = f"{OURS}, gRPC", "stock parts", "stock parts, gRPC"
 LINE_ALONE = f"{OURS}, the line alone"
 CONTENDERS = {OURS: HTTP, OURS_GRPC: GRPC, STOCK: HTTP, STOCK_GRPC: GRPC}
+STALLED = (OURS, STOCK, STOCK_GRPC, LINE_ALONE)
 RECEIVERS = {"healthy": collector, "dead": dead_collector, "hung": hung_collector}
 
 BURST, WARM_UP = 20_000, 100
-LOWEST_RATE, HIGHEST_RATE, TRIALS, TRIAL_SECONDS = 1_000.0, 64_000.0, 6, 1.0
+LOWEST_RATE, HIGHEST_RATE, TRIALS, TRIAL_SECONDS = 1_000.0, 64_000.0, 6, 0.8
 # What a trial may take longer than its records, until all have arrived: a queue must not pass for speed.
 LATE = 1.1
-STALL_RATE, STALL_SECONDS, SLICE_SECONDS = 2_000.0, 2.0, 0.005
+STALL_RATE, STALL_SECONDS, SLICE_SECONDS = 2_000.0, 1.5, 0.005
 
 WORKLOADS = (
     Workload(
@@ -188,5 +189,5 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
 
     for state, kind in RECEIVERS.items():
         receiver = bench.server(kind)
-        turns = {name: partial(take_stall, receiver, name) for name in bench.some((*CONTENDERS, LINE_ALONE))}
+        turns = {name: partial(take_stall, receiver, name) for name in bench.some(STALLED)}
         yield bench.interleave(f"bursts.stall.{state}", turns, warm_up=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OURS, STOCK, STOCK_GRPC = "ts-otel-logging", "stock parts", "stock parts, gRPC"
 BARE, SDK, SDK_STRUCTLOG = "Python alone", "the SDK alone", "the SDK and structlog"
 OFF = "switched off"
-REQUESTS, STARTS = 2_000, 20
+REQUESTS, STARTS = 1_000, 20
 IMPORTS = {
     BARE: "pass",
     OURS: "import ts_otel_logging",
