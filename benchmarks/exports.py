@@ -63,7 +63,7 @@ WORKLOADS = (
     Workload("exports.switches", f"A request, ours, with something switched off, {_WHOLE}", "µs"),
     Workload("exports.switches.caller", f"A request, ours, with something switched off, {_CALLER}", "µs"),
 )
-REQUESTS, LINES = 1_000, 3_000
+REQUESTS, LINES, SLICES = 200, 1_000, 6
 # What a request carries, and OpenTelemetry's own variables.
 SWITCHES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "OTEL_LOGS_EXPORTER=none": (HEADERS, {"OTEL_LOGS_EXPORTER": "none"}),
@@ -154,7 +154,7 @@ def request_stacks(at: Collector, folder: str, stream: TextIO) -> dict[str, Stac
 def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
     """Measure every workload, one after the other."""
     at = bench.server(collector)
-    requests, lines = bench.count(REQUESTS, 10), bench.count(LINES, 10)
+    requests, lines = (10, 10) if bench.is_smoke else (REQUESTS, LINES)
 
     def line(_stack: Stack) -> Callable[[], None]:
         return log_two_extras
@@ -177,7 +177,7 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
             turns = {
                 contender: turn(name, stack, call(stack), calls, calls_a_flush) for contender, stack in made.items()
             }
-            found = bench.interleave(name, turns)
+            found = bench.interleave(name, turns, slices=bench.count(SLICES))
             logger.handlers.clear()
             for stack in made.values():
                 stack.close()
