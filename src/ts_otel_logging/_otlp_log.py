@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, Optional
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 
@@ -35,7 +36,11 @@ class OtlpLogOutput:
     def __init__(self, logger_provider: LoggerProvider) -> None:
         self._provider = logger_provider
         self._loggers: dict[str, Optional[Logger]] = {}
-        self._severities: dict[int, SeverityNumber] = {}
+        # Ours takes events as they are. Asked of the type: a stand-in object has every attribute.
+        provider: Any = logger_provider
+        self._put: Callable[[Logger, Event], bool] = (
+            provider.put_event if hasattr(type(provider), "put_event") else _takes_none
+        )
 
     def __call__(self, event: Event) -> None:
         """Emit the event."""
@@ -44,28 +49,8 @@ class OtlpLogOutput:
             logger = self._loggers[name]
         except KeyError:
             logger = self._logger(name)
-        if logger is None:
-            return
-        level = event.record.levelno
-        severity = self._severities.get(level)
-        if severity is None:
-            severity = self._severities[level] = severity_of(level)
-        time_nanos = event.time_micros * 1_000
-        body = utf8(event.message)
-        attributes, characters = _attributes(event)
-        # A character has at most four bytes of UTF-8.
-        if 4 * (len(body) + characters) > MAX_EXPORTED_BYTES:
-            body, attributes = cut_record(body, attributes)
-        logger.emit(
-            EventLogRecord(
-                timestamp=time_nanos,
-                observed_timestamp=time_nanos,
-                severity_text=utf8(event.record.levelname)[:_MAX_NAME_CHARACTERS],
-                severity_number=severity,
-                body=body,
-                attributes=attributes,
-            )
-        )
+        if logger is not None and not self._put(logger, event):
+            logger.emit(log_record_of(event))
 
     def _logger(self, name: str) -> Optional[Logger]:
         if len(self._loggers) >= _MAX_LOGGERS:
@@ -79,6 +64,34 @@ class OtlpLogOutput:
         return logger
 
 
+def _takes_none(_logger: Logger, _event: Event) -> bool:
+    return False
+
+
+def log_record_of(event: Event) -> EventLogRecord:
+    """Return an event as OpenTelemetry's API has it, within `MAX_EXPORTED_BYTES`."""
+    time_nanos = event.time_micros * 1_000
+    body = utf8(event.message)
+    attributes, characters = _attributes(event)
+    # A character has at most four bytes of UTF-8.
+    if 4 * (len(body) + characters) > MAX_EXPORTED_BYTES:
+        body, attributes = cut_record(body, attributes)
+    return EventLogRecord(
+        timestamp=time_nanos,
+        observed_timestamp=time_nanos,
+        severity_text=severity_text_of(event.record.levelname),
+        severity_number=severity_of(event.record.levelno),
+        body=body,
+        attributes=attributes,
+    )
+
+
+def severity_text_of(level_name: str) -> str:
+    """Return a level's name as the text of a severity."""
+    return utf8(level_name)[:_MAX_NAME_CHARACTERS]
+
+
+@lru_cache(maxsize=256)
 def severity_of(level: int) -> SeverityNumber:
     """Return a level of `logging` as OpenTelemetry's SDK maps it: DEBUG 5, INFO 9, WARNING 13, ERROR 17, CRITICAL 21.
 

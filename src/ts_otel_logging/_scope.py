@@ -28,9 +28,10 @@ class Scope:
         members: For a batch, the scope of each of its requests, in the batch's order; otherwise empty.
         context: The OpenTelemetry context with the span of its one request; None for any other scope.
         rendered: A place for the shape to keep what it rendered of `fields`; None until then.
+        encoded: A place for the encoder to keep the bytes of `attributes`; None until then.
     """
 
-    __slots__ = ("attributes", "context", "fields", "members", "rendered")
+    __slots__ = ("attributes", "context", "encoded", "fields", "members", "rendered")
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Scope:
         self.members = members
         self.context = context
         self.rendered: Optional[str] = None
+        self.encoded: Optional[bytes] = None
 
 
 _NO_HEADERS: Mapping[str, str] = {}

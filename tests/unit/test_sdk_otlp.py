@@ -12,21 +12,17 @@ import pytest
 import requests
 from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+from opentelemetry.sdk._logs.export import LogRecordExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import SpanContext
 
+from lines import Lines
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
-from ts_otel_logging import _config, _diagnostics
+from ts_otel_logging import BridgeHandler, _config, _diagnostics
 from ts_otel_logging._sdk._health import Health
-from ts_otel_logging._sdk._http_session import OtlpSession, is_loopback, parse_retry_after
-from ts_otel_logging._sdk._outcome import Verdict
+from ts_otel_logging._sdk._http_session import is_loopback, parse_retry_after
 from ts_otel_logging._sdk._probe import probe
-from ts_otel_logging._sdk._sender import Sender
 
 
 @pytest.fixture
@@ -362,19 +358,18 @@ class TestEncoder:
         assert _diagnostics.counts["encoder"] == before + 2
 
 
-def test_an_exporter_that_sends_nothing_empty_encodes_by_itself(receiver):
-    class Careful(OTLPSpanExporter):
-        def export(self, spans):
-            return super().export(spans) if spans else SpanExportResult.SUCCESS
+def test_an_exporter_that_sends_nothing_empty_encodes_by_itself(receiver, monkeypatch):
+    class Careful(OTLPLogExporter):
+        def export(self, batch):
+            return super().export(batch) if batch else LogRecordExportResult.SUCCESS
 
-    endpoint = f"{receiver.http_endpoint}/v1/traces"
-    session = OtlpSession("traces", endpoint)
-    exporter = Careful(endpoint=endpoint, session=session)
-    sender = Sender("traces", exporter, endpoint, "careful", session=session, encode=lambda _batch: b"never sent")
-    span = ReadableSpan("predict", SpanContext(1, 2, is_remote=False), resource=Resource({}))
-    assert sender.send([span], 10, str).verdict is Verdict.DELIVERED
-    sender.shutdown()
-    assert [item.span.name for item in receiver.spans] == ["predict"]
+    monkeypatch.setattr("opentelemetry.exporter.otlp.proto.http._log_exporter.OTLPLogExporter", Careful)
+    with room(over_http(receiver)) as sdk:
+        handler = BridgeHandler(stream=Lines(), logger_provider=sdk.providers.logger_provider)
+        handler.handle(logging.makeLogRecord({"msg": "a line", "name": "test", "levelname": "INFO", "levelno": 20}))
+        sdk.log("a record")
+        assert sdk.flush()
+    assert [item.record.body.string_value for item in receiver.log_records] == ["a line", "a record"]
 
 
 class TestAbsentEndpoint:

@@ -107,13 +107,18 @@ def _http(signal: str, environ: Mapping[str, str]) -> Sender:
     has_session = text(environ, *(name.format(signal.upper()) for name in _CREDENTIAL_PROVIDERS))
     session = None if has_session else OtlpSession(signal, endpoint)
     exporter = exporter_class(endpoint=endpoint, session=session)
+    # Our bytes take the place of an empty batch's.
+    encode = _ENCODERS.get(signal)
+    if session is None or (encode is not None and not session.is_asked_to_send(exporter, [])):
+        encode = None
     return Sender(
         signal,
         exporter,
         without_secrets(endpoint),
         f"otlp_http_{_ITEMS[signal]}_exporter",
         session=session,
-        encode=_ENCODERS.get(signal),
+        encode=encode,
+        takes_bytes=encode is not None,
     )
 
 
@@ -130,19 +135,19 @@ def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
     chosen = _GRPC_COMPRESSIONS.get(text(environ, *variables))
     compression = getattr(import_module("grpc").Compression, chosen) if chosen else None
     exporter = exporter_class(endpoint=endpoint, compression=compression, channel_options=options)
-    if signal in _ENCODERS:
-        _translate_by(_ENCODERS[signal], exporter)
-    return Sender(signal, exporter, without_secrets(endpoint), f"otlp_grpc_{_ITEMS[signal]}_exporter")
+    takes_bytes = signal in _ENCODERS and _translate_by(_ENCODERS[signal], exporter)
+    component_type = f"otlp_grpc_{_ITEMS[signal]}_exporter"
+    return Sender(signal, exporter, without_secrets(endpoint), component_type, takes_bytes=takes_bytes)
 
 
-def _translate_by(encode: Callable[[Any], bytes], exporter: Any) -> None:
-    """Let a stock gRPC exporter send what our encoder makes of a batch.
+def _translate_by(encode: Callable[[Any], bytes], exporter: Any) -> bool:
+    """Let a stock gRPC exporter send what our encoder makes of a batch; return whether it can.
 
-    It takes no bytes, but parsing them costs little. If it does not have the method, its own encoder stays.
+    It takes no bytes, but parsing them costs little.
     """
     translate = getattr(exporter, "_translate_data", None)
     if translate is None:
-        return
+        return False
     request_class = type(translate([]))
 
     def translate_by_us(batch: Any) -> Any:
@@ -153,6 +158,7 @@ def _translate_by(encode: Callable[[Any], bytes], exporter: Any) -> None:
             return translate(batch)
 
     exporter._translate_data = translate_by_us  # noqa: SLF001 - nothing public is between a batch and its bytes
+    return True
 
 
 def _console(signal: str) -> Sender:

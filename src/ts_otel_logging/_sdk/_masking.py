@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, Status
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._otlp_log import EventLogRecord
 from ts_otel_logging._redaction import MASK, Redaction
+from ts_otel_logging._sdk._otlp_encoder import EncodedLogRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +44,13 @@ class ExportRedaction:
         masked.__dict__.update(changes)
         return masked
 
-    def log_record(self, readable: ReadableLogRecord) -> ReadableLogRecord:
+    def log_record(
+        self, readable: Union[ReadableLogRecord, EncodedLogRecord]
+    ) -> Union[ReadableLogRecord, EncodedLogRecord]:
         """Return a log record whose body and attributes have their secrets masked; itself if none."""
+        if type(readable) is EncodedLogRecord:
+            # Of an event, as below.
+            return readable
         record = readable.log_record
         if type(record) is EventLogRecord:
             return readable

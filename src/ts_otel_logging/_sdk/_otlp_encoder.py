@@ -1,4 +1,4 @@
-"""Batches of spans and of log records as OTLP requests, written as bytes at once (docs/adr/017-own-encoder.md).
+"""Batches of spans and of log records as OTLP requests, written as bytes at once (docs/adr/018-own-encoder.md).
 
 The messages are those of
 https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto and of
@@ -9,7 +9,7 @@ of fields does not matter to a parser.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union, cast, final
 
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
@@ -25,7 +25,8 @@ from ts_otel_logging._sdk._otlp_values import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry._logs import LogRecord
+    from opentelemetry.sdk._logs import Logger, ReadableLogRecord
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -40,14 +41,14 @@ _ROOT: Final = Struct("<2s16s2s8scQcQ2sI")
 _CHILD: Final = Struct("<2s16s2s8s2s8scQcQ2sI")
 _EVENT: Final = Struct("<cQ")
 _LINK: Final = Struct("<2s16s2s8scI")
-_LOG_RECORD: Final = Struct("<cQcQcI")
+LOG_RECORD_TIMES: Final = Struct("<cQcQcI")
 
 # By the values of SpanKind, which are one less than OTLP's, and of StatusCode.
 _KINDS: Final = tuple(number_field(b"\x30", number) for number in range(1, 6))
 _STATUSES: Final = tuple(b"\x7a" + framed(number_field(b"\x18", number)) for number in range(3))
 _names: Final = TextFields(b"\x2a")
 _severity_texts: Final = TextFields(b"\x1a")
-_body: Final = ValueFields(b"\x2a")
+body_fields: Final = ValueFields(b"\x2a")
 
 
 def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
@@ -59,7 +60,7 @@ def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
     return _request(batch, _span)
 
 
-def encode_log_records(batch: Sequence[ReadableLogRecord]) -> bytes:
+def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EncodedLogRecord]]) -> bytes:
     """Return an ExportLogsServiceRequest.
 
     Raises:
@@ -73,13 +74,18 @@ def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
     resources: dict[Resource, dict[Optional[InstrumentationScope], list[bytes]]] = {}
     # By identity first: a resource's hash is that of its JSON. What has an id in here is kept alive by it.
     seen: dict[tuple[int, int], tuple[list[bytes], Any, Any]] = {}
+    items: list[bytes] = []
+    last_resource: Any = seen
+    last_scope: Any = seen
     for item in batch:
         resource, scope = item.resource, item.instrumentation_scope
-        found = seen.get((id(resource), id(scope)))
-        if found is None:
-            items = resources.setdefault(resource, {}).setdefault(scope or None, [b""])
-            found = seen[id(resource), id(scope)] = items, resource, scope
-        found[0].append(encode(item))
+        if resource is not last_resource or scope is not last_scope:
+            found = seen.get((id(resource), id(scope)))
+            if found is None:
+                items = resources.setdefault(resource, {}).setdefault(scope or None, [b""])
+                found = seen[id(resource), id(scope)] = items, resource, scope
+            items, last_resource, last_scope = found
+        items.append(encode(item))
     return b"\x0a".join([b"", *(framed(_resource_items(*entry)) for entry in resources.items())])
 
 
@@ -150,22 +156,63 @@ def _link(link: Link) -> bytes:
     return fields + attribute_fields(b"\x22", link.attributes) + number_field(b"\x28", link.dropped_attributes)
 
 
-def _log_record(readable: ReadableLogRecord) -> bytes:
-    record = readable.log_record
+@final
+class EncodedLogRecord:
+    """A log record of a batch that is bytes already.
+
+    Args:
+        data: A LogRecord behind its length.
+        logger: The SDK's logger that it came through.
+    """
+
+    __slots__ = ("_logger", "data")
+
+    def __init__(self, data: bytes, logger: Logger) -> None:
+        self.data = data
+        self._logger = logger
+
+    @property
+    def resource(self) -> Resource:
+        """Who made it."""
+        return cast("Resource", self._logger.resource)
+
+    @property
+    def instrumentation_scope(self) -> InstrumentationScope:
+        """What part of the program made it."""
+        return cast("InstrumentationScope", self._logger.instrumentation_scope)
+
+
+def _log_record(readable: Union[ReadableLogRecord, EncodedLogRecord]) -> bytes:
+    if type(readable) is EncodedLogRecord:
+        return readable.data
+    return encode_log_record(readable.log_record, readable.dropped_attributes)
+
+
+def encode_log_record(record: LogRecord, dropped_attributes: int = 0) -> bytes:
+    """Return a LogRecord behind its length.
+
+    Args:
+        record: What it is made of.
+        dropped_attributes: How many attributes it had besides.
+
+    Raises:
+        Exception: It cannot be encoded; an attribute that cannot be costs itself alone.
+    """
     times = b"\x09", record.timestamp or 0, b"\x59", record.observed_timestamp or 0
-    fields = [
-        _LOG_RECORD.pack(*times, b"\x45", record.trace_flags),
+    fields = (
+        LOG_RECORD_TIMES.pack(*times, b"\x45", record.trace_flags),
         number_field(b"\x10", getattr(record.severity_number, "_value_", None)),
         _severity_texts[record.severity_text],
-        _body(record.body),
+        body_fields(record.body),
         attribute_fields(b"\x32", record.attributes),
-    ]
-    if record.trace_id != 0:
-        fields += (b"\x4a\x10", record.trace_id.to_bytes(16, "big"))
-    if record.span_id != 0:
-        fields += (b"\x52\x08", record.span_id.to_bytes(8, "big"))
-    if readable.dropped_attributes:
-        fields.append(number_field(b"\x38", readable.dropped_attributes))
-    if record.event_name:
-        fields.append(text_field(b"\x62", record.event_name))
+        number_field(b"\x38", dropped_attributes),
+        log_record_ids(record.trace_id, record.span_id),
+        text_field(b"\x62", record.event_name),
+    )
     return framed(b"".join(fields))
+
+
+def log_record_ids(trace_id: int, span_id: int) -> bytes:
+    """Return the fields of a log record that name its span; 0 is none."""
+    trace = b"\x4a\x10" + trace_id.to_bytes(16, "big") if trace_id != 0 else b""
+    return trace + b"\x52\x08" + span_id.to_bytes(8, "big") if span_id != 0 else trace

@@ -10,6 +10,7 @@ its length alone, so it is made once and kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from struct import Struct
 from typing import Any, Final, Optional
 
@@ -121,7 +122,7 @@ class _Frames(dict[int, bytes]):
         return frame
 
 
-class _Key:
+class Key:
     """What is known of the pairs with one key, each of them a KeyValue behind its length.
 
     Attributes:
@@ -153,9 +154,9 @@ class _Key:
         return pair
 
 
-class _Keys(dict[str, _Key]):
-    def __missing__(self, name: str) -> _Key:
-        key = _Key(name)
+class _Keys(dict[str, Key]):
+    def __missing__(self, name: str) -> Key:
+        key = Key(name)
         if len(name) <= _MAX_KEPT_BYTES:
             if len(self) >= _MAX_KEPT:
                 self.clear()
@@ -177,25 +178,50 @@ def attribute_fields(tag: bytes, mapping: Optional[Mapping[str, Any]]) -> bytes:
     fields: Any = mapping._dict if type(mapping) is BoundedAttributes else mapping  # noqa: SLF001
     if not fields:
         return b""
+    try:
+        return strict_attribute_fields(tag, fields)
+    except Exception:  # noqa: BLE001 - values are anybody's
+        return b"".join([_attribute_field(tag, name, value) for name, value in fields.items()])
+
+
+def _attribute_field(tag: bytes, name: str, value: Any) -> bytes:
+    try:
+        return strict_attribute_fields(tag, {name: value})
+    except Exception as error:  # noqa: BLE001 - values are anybody's
+        swallowed("attribute", ValueError(f"{name!r:.100} is not exported: {error}"))
+        return b""
+
+
+def strict_attribute_fields(tag: bytes, fields: Mapping[str, Any], *, takes_any: bool = True) -> bytes:
+    """Return attributes as a repeated field.
+
+    Args:
+        tag: The field, as one byte.
+        fields: The attributes.
+        takes_any: Whether values may be of any kind that OTLP has; otherwise they are what `plain` returns of texts,
+            finite numbers and truth values.
+
+    Raises:
+        Exception: One cannot be encoded, or is not of these kinds.
+    """
     # `join` puts the tag between its parts: behind nothing, that is before each pair.
     pairs = [b""]
     for name, value in fields.items():
-        try:
-            key = _keys[name]
-            kind = type(value)
-            if kind is str:
-                text = value.encode()
-                pairs.append(key.texts[len(text)] + text)
-            elif kind is float:
-                pairs.append(key.double + _FLOAT_64.pack(value))
-            elif kind is int:
-                pairs.append(key.numbers.get(value) or key.number(value))
-            elif kind is bool:
-                pairs.append(key.flags[value])
-            else:
-                pairs.append(key.pair(_any_value(value, 0)))
-        except Exception as error:  # noqa: BLE001, PERF203 - values are anybody's
-            swallowed("attribute", ValueError(f"{name!r:.100} is not exported: {error}"))
+        key = _keys[name]
+        kind = type(value)
+        if kind is str:
+            text = value.encode()
+            pairs.append(key.texts[len(text)] + text)
+        elif kind is float and (takes_any or isfinite(value)):
+            pairs.append(key.double + _FLOAT_64.pack(value))
+        elif kind is int:
+            pairs.append(key.numbers.get(value) or key.number(value))
+        elif kind is bool:
+            pairs.append(key.flags[value])
+        elif takes_any:
+            pairs.append(key.pair(_any_value(value, 0)))
+        else:
+            raise TypeError(kind)
     return tag.join(pairs)
 
 
@@ -204,11 +230,14 @@ class ValueFields:
 
     Args:
         tag: The field.
+
+    Attributes:
+        before_texts: What stands before a text, by its length.
     """
 
     def __init__(self, tag: bytes) -> None:
         self._tag = tag
-        self._texts = _Frames(tag, is_pair=False)
+        self.before_texts: Mapping[int, bytes] = _Frames(tag, is_pair=False)
 
     def __call__(self, value: Any) -> bytes:
         """Return the field.
@@ -221,7 +250,7 @@ class ValueFields:
         """
         if type(value) is str:
             text = value.encode()
-            return self._texts[len(text)] + text
+            return self.before_texts[len(text)] + text
         return self._tag + framed(_any_value(value, 0))
 
 

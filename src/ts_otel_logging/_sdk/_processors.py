@@ -79,10 +79,14 @@ def _has_own(processor: SpanProcessor, method: str) -> bool:
 
 
 class LaneLogRecordProcessor(LogRecordProcessor):
-    """Puts every log record into a lane."""
+    """Puts every log record into a lane.
+
+    Attributes:
+        put: Lets an item of so many bytes wait there.
+    """
 
     def __init__(self, lane: Lane, flush: Flush) -> None:
-        self._put = lane.put
+        self.put = lane.put
         self._flush = flush
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -93,7 +97,7 @@ class LaneLogRecordProcessor(LogRecordProcessor):
         record = given.__class__.__new__(given.__class__)
         record.__dict__.update(given.__dict__, context=_NO_CONTEXT, exception=None)
         resource: Any = log_record.resource
-        self._put(
+        self.put(
             ReadableLogRecord(record, resource, log_record.instrumentation_scope, log_record.limits),
             log_record_bytes(record),
         )

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 from urllib.parse import urlsplit
 
 from opentelemetry import metrics
-from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -22,6 +21,7 @@ from ts_otel_logging._sdk._config_file import call_all, configure_from_file
 from ts_otel_logging._sdk._couriers import Courier, LaneCourier, MetricCourier
 from ts_otel_logging._sdk._environment import number, seen_by_the_sdk, text
 from ts_otel_logging._sdk._error_sampling import ErrorSampling, RecordingSampler
+from ts_otel_logging._sdk._event_records import LaneLoggerProvider
 from ts_otel_logging._sdk._export_thread import ExportThread
 from ts_otel_logging._sdk._exporters import SIGNALS, build_exporter, exporter_names, load_registered
 from ts_otel_logging._sdk._health import Health
@@ -39,6 +39,7 @@ from ts_otel_logging._sdk._sender import Sender
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.id_generator import IdGenerator
@@ -368,10 +369,14 @@ class _Builder:
     def _logger_provider(
         self, resource: Resource, couriers: list[LaneCourier], counts: metrics.MeterProvider
     ) -> LoggerProvider:
-        provider = LoggerProvider(resource, shutdown_on_exit=False, meter_provider=counts)
-        for courier in couriers:
-            provider.add_log_record_processor(LaneLogRecordProcessor(courier.lane, self._thread.flush))
-        return provider
+        return LaneLoggerProvider(
+            *(LaneLogRecordProcessor(courier.lane, self._thread.flush) for courier in couriers),
+            takes_events=not isinstance(counts, MeterProvider)
+            and all(sender.takes_bytes for sender in self._senders["logs"]),
+            resource=resource,
+            shutdown_on_exit=False,
+            meter_provider=counts,
+        )
 
     def _counts_of_the_sdk(self, meter_provider: Optional[MeterProvider]) -> metrics.MeterProvider:
         # What the SDK counts of every span and record (`otel.sdk.span.started`, …) costs each of them. SDK 1.41 always

@@ -24,6 +24,7 @@ class Sender:
         session: The session under it, when it is a stock OTLP/HTTP exporter.
         encode: Returns the body of a request for a batch, and goes with a session; without it, or when it raises, the
             exporter encodes.
+        takes_bytes: Whether what is sent is made by our encoder, so that a batch may have `EncodedLogRecord`s.
         stream: A stream that it writes to and does not close.
     """
 
@@ -36,6 +37,7 @@ class Sender:
         *,
         session: Optional[OtlpSession] = None,
         encode: Optional[Callable[[Any], bytes]] = None,
+        takes_bytes: bool = False,
         stream: Optional[RotatingFile] = None,
     ) -> None:
         self.signal = signal
@@ -44,6 +46,7 @@ class Sender:
         self.component_type = component_type
         self._session = session
         self._encode = None if session is None else encode
+        self.takes_bytes = takes_bytes
         self._stream = stream
         self._lock = threading.Lock()
 
@@ -84,11 +87,9 @@ class Sender:
         session.body = body
         try:
             # The exporter's part are headers, compression, TLS and time-outs; its encoder gets nothing to do.
-            result = self.exporter.export([])
+            return self.exporter.export([])
         finally:
             session.body = None
-        # Without an outcome it made no request of an empty batch.
-        return result if session.outcome is not None else self.exporter.export(batch)
 
     def _encoded(self, batch: Any) -> Optional[bytes]:
         if self._encode is None:

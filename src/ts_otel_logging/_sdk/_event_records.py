@@ -1,0 +1,167 @@
+"""Events straight into the lanes, as the bytes that a request will hold of them (docs/adr/018-own-encoder.md).
+
+Making the SDK's log record of an event, copying it, weighing it and encoding it later costs more than everything else
+of a line. It is done where somebody may look at the record: another processor, or an exporter that takes no bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
+
+from opentelemetry.sdk._logs import Logger, LoggerProvider, LogRecordLimits
+
+from ts_otel_logging._caps import MAX_EXPORTED_BYTES
+from ts_otel_logging._names import LOG_RECORD_UID
+from ts_otel_logging._otlp_log import log_record_of, severity_of, severity_text_of
+from ts_otel_logging._sdk._otlp_encoder import (
+    LOG_RECORD_TIMES,
+    EncodedLogRecord,
+    body_fields,
+    encode_log_record,
+    log_record_ids,
+)
+from ts_otel_logging._sdk._otlp_values import (
+    Key,
+    attribute_fields,
+    framed,
+    number_field,
+    strict_attribute_fields,
+    text_field,
+)
+
+if TYPE_CHECKING:
+    from logging import LogRecord
+
+    from opentelemetry.sdk._logs import LogRecordProcessor
+    from opentelemetry.trace import SpanContext
+
+    from ts_otel_logging._event import Event
+    from ts_otel_logging._sdk._processors import LaneLogRecordProcessor
+
+# Besides its bytes: the objects around them, and its place in the lane.
+_RECORD_BYTES: Final = 250
+_ATTRIBUTES: Final = b"\x32"
+# Of an event: its uid, and those of its exception.
+_MAX_OWN_ATTRIBUTES: Final = 4
+# An event's size is limited as JSON, in which a byte may become six.
+_SURELY_FITS: Final = MAX_EXPORTED_BYTES // 8
+_MAX_SEVERITIES: Final = 64
+
+_before_uids: Final = Key(LOG_RECORD_UID).texts
+_severities: Final[dict[str, tuple[int, bytes]]] = {}
+# A span's lines follow each other: of one span, swapped whole.
+_last_span: tuple[Optional[SpanContext], int, bytes] = (None, 0, b"")
+
+
+class LaneLoggerProvider(LoggerProvider):
+    """The SDK's provider with the lanes' processors, which takes events too.
+
+    Args:
+        processors: Those of the lanes.
+        takes_events: Whether all lanes' exporters take bytes, and nobody wants the SDK to count its records.
+        **kwargs: What the SDK's takes.
+    """
+
+    def __init__(self, *processors: LaneLogRecordProcessor, takes_events: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        limits = LogRecordLimits()
+        # Their names differ from release to release.
+        most = getattr(limits, "max_log_record_attributes", limits.max_attributes)
+        longest = getattr(limits, "max_log_record_attribute_length", limits.max_attribute_length)
+        self._max_extra = sys.maxsize if most is None else most - _MAX_OWN_ATTRIBUTES
+        for processor in processors:
+            super().add_log_record_processor(processor)
+        self._puts: tuple[Callable[[Any, int], None], ...] = ()
+        # Where texts are cut, the SDK has to look at each.
+        if takes_events and longest is None:
+            self._puts = tuple(processor.put for processor in processors)
+
+    def add_log_record_processor(self, log_record_processor: LogRecordProcessor) -> None:
+        """Take one more, which gets every event as the SDK's log record."""
+        self._puts = ()
+        super().add_log_record_processor(log_record_processor)
+
+    def put_event(self, logger: Any, event: Event) -> bool:
+        """Let an event wait for export, if nobody needs it as a log record.
+
+        Args:
+            logger: One of this provider's.
+            event: The event.
+
+        Returns:
+            Whether it was taken; otherwise it has to be emitted.
+
+        Raises:
+            Exception: It cannot be encoded.
+        """
+        puts = self._puts
+        if not puts or type(logger) is not Logger or len(event.extra) + len(event.scope.attributes) > self._max_extra:
+            return False
+        data = encode_event(event)
+        record = EncodedLogRecord(data, logger)
+        for put in puts:
+            put(record, len(data) + _RECORD_BYTES)
+        return True
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the LogRecord of an event, behind its length: the one that `log_record_of` returns.
+
+    Raises:
+        Exception: It cannot be encoded.
+    """
+    try:
+        data = _plain_event(event)
+    except (UnicodeEncodeError, OverflowError, TypeError):
+        data = None
+    return encode_log_record(log_record_of(event)) if data is None else data
+
+
+def _plain_event(event: Event) -> Optional[bytes]:
+    """Return the same for an ordinary event, without making that record first; None for any other."""
+    scope, extra = event.scope, event.extra
+    taken = scope.attributes
+    if event.exception is not None or (taken and not taken.keys().isdisjoint(extra)) or LOG_RECORD_UID in extra:
+        return None
+    shared = scope.encoded
+    if shared is None:
+        shared = scope.encoded = attribute_fields(_ATTRIBUTES, scope.attributes)
+    nanos = event.time_micros * 1_000
+    flags, ids = _span_fields(event.span_context)
+    body = event.message.encode()
+    uid = b"" if event.uid is None else event.uid.encode()
+    data = b"".join((
+        LOG_RECORD_TIMES.pack(b"\x09", nanos, b"\x59", nanos, b"\x45", flags),
+        _severity_fields(event.record),
+        body_fields.before_texts[len(body)],
+        body,
+        ids,
+        shared,
+        _ATTRIBUTES + _before_uids[len(uid)] + uid if uid else b"",
+        strict_attribute_fields(_ATTRIBUTES, extra, takes_any=False) if extra else b"",
+    ))  # fmt: skip
+    return framed(data) if len(data) <= _SURELY_FITS else None
+
+
+def _span_fields(span_context: Optional[SpanContext]) -> tuple[int, bytes]:
+    """Return a log record's flags and ids."""
+    global _last_span  # noqa: PLW0603 - as above
+    known, flags, ids = _last_span
+    if known is not span_context:
+        flags, ids = 0, b""
+        if span_context is not None:
+            flags, ids = span_context.trace_flags, log_record_ids(span_context.trace_id, span_context.span_id)
+        _last_span = span_context, flags, ids
+    return flags, ids
+
+
+def _severity_fields(record: LogRecord) -> bytes:
+    name, level = record.levelname, record.levelno
+    known = _severities.get(name)
+    if known is None or known[0] != level:
+        if len(_severities) >= _MAX_SEVERITIES:
+            _severities.clear()
+        number, text = severity_of(level)._value_, severity_text_of(name)
+        known = _severities[name] = level, number_field(b"\x10", number) + text_field(b"\x1a", text)
+    return known[1]

@@ -1,0 +1,218 @@
+"""Events as bytes in the lanes: the same log records as by the SDK's own way, which is taken where anybody needs it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry._logs import LogRecord
+from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from lines import Lines
+from otlp_receiver import OtlpReceiver
+from sdk_room import room
+from ts_otel_logging import BridgeHandler, _diagnostics, _scope
+from ts_otel_logging._event import Event
+from ts_otel_logging._otlp_log import log_record_of
+from ts_otel_logging._sdk import _event_records
+from ts_otel_logging._sdk._otlp_encoder import encode_log_record
+
+SPAN = NonRecordingSpan(SpanContext(2**127, 2**63, is_remote=False, trace_flags=TraceFlags(1)))
+REQUEST = _scope.Scope({}, {"torchserve.request.id": "one", "torchserve.model.name": "digits", "list": ["a", "b"]})
+
+
+def parsed(data: bytes) -> logs_pb2.LogRecord:
+    """The message behind its length."""
+    request = logs_pb2.ScopeLogs.FromString(b"\x12" + data)
+    [record] = request.log_records
+    return record
+
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+NAMES = (
+    st.sampled_from(["digit", "torchserve.request.id", "extra.torchserve.request.id", "log.record.uid", "key"]) | TEXT
+)
+SCALARS = st.one_of(
+    TEXT,
+    st.sampled_from(["x" * 5_000, "\n" * 9_000, math.nan, math.inf, -0.0, 2**63 - 1, -(2**63), object]),
+    st.booleans(),
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+)
+EXTRA = st.dictionaries(NAMES, SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(TEXT, SCALARS, max_size=2))
+RECORDS = st.fixed_dictionaries(
+    {
+        "msg": TEXT | st.sampled_from(["x" * 9_000, 7]),
+        "levelno": st.integers(-1, 60),
+        "levelname": st.sampled_from(["INFO", "WARNING", "NOTICE", "\ud800"]),
+        "created": st.sampled_from([0.0, 1.5e9, math.nan, -1.0]),
+        "exc_info": st.sampled_from([None, None, (ValueError, ValueError("bad"), None)]),
+    }
+)
+
+
+def assert_same_record(event: Event) -> None:
+    """The bytes of an event are those of its log record; twice, as the scope keeps some the first time."""
+    expected = parsed(encode_log_record(log_record_of(event)))
+    for _ in range(2):
+        got = parsed(_event_records.encode_event(event))
+        assert got.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+
+
+@given(RECORDS, EXTRA, st.sampled_from([None, "006b5e1588def672-c"]), st.booleans(), st.booleans())
+def test_the_short_way_makes_the_record_that_the_long_way_makes(fields, extra, uid, is_in_span, is_in_request):
+    record = logging.makeLogRecord({**fields, **{key: value for key, value in extra.items() if key not in fields}})
+    with trace.use_span(SPAN if is_in_span else trace.INVALID_SPAN):
+        event = Event(record)
+        event.uid = uid
+        if is_in_request:
+            event.scope = REQUEST
+        assert_same_record(event)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf, "\ud800", None, ["a", 1], {"a": 1}, "\n" * 9_000, True, 1, 1.0])
+def test_one_value_of_each_kind(value):
+    assert_same_record(
+        Event(logging.makeLogRecord({"msg": "a line", "levelno": 20, "levelname": "INFO", "key": value}))
+    )
+
+
+def test_an_ordinary_event_goes_the_short_way(monkeypatch):
+    monkeypatch.delattr(_event_records, "log_record_of")
+    event = Event(logging.makeLogRecord({"msg": "a line", "levelname": "INFO", "levelno": 20, "digit": 7, "x": 0.5}))
+    event.scope = REQUEST
+    assert parsed(_event_records.encode_event(event)).body.string_value == "a line"
+
+
+@pytest.fixture
+def receiver():
+    with OtlpReceiver() as receiver:
+        yield receiver
+
+
+def log_through(sdk: Any, message: str = "a line", **extra: Any) -> None:
+    BridgeHandler(stream=Lines(), logger_provider=sdk.providers.logger_provider).handle(
+        logging.makeLogRecord({"msg": message, "name": "acme.model", "levelname": "INFO", "levelno": 20, **extra})
+    )
+
+
+def over(receiver: OtlpReceiver, transport: str = "http", **more: str) -> dict[str, str]:
+    endpoint = receiver.grpc_endpoint if transport == "grpc" else receiver.http_endpoint
+    protocol = "grpc" if transport == "grpc" else "http/protobuf"
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol, **more}
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    return {pair.key: pair.value for pair in item.record.attributes}
+
+
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+class TestBytes:
+    def test_an_event_arrives_without_any_record_of_the_sdk(self, receiver, transport, monkeypatch):
+        with room(over(receiver, transport)) as sdk:
+            monkeypatch.setattr("opentelemetry.sdk._logs.Logger.emit", None)
+            log_through(sdk, digit=7)
+            assert sdk.flush()
+        [item] = receiver.log_records
+        assert item.record.body.string_value == "a line"
+        assert item.scope.name == "acme.model"
+        assert attributes(item)["digit"].int_value == 7
+        assert "service.name" in {pair.key for pair in item.resource.attributes}
+
+    def test_what_others_emit_goes_with_it(self, receiver, transport):
+        with room(over(receiver, transport)) as sdk:
+            log_through(sdk, "ours")
+            sdk.log("theirs")
+            log_through(sdk, "ours again")
+            assert sdk.flush()
+        assert sorted(item.record.body.string_value for item in receiver.log_records) == [
+            "ours",
+            "ours again",
+            "theirs",
+        ]
+        assert len(receiver.requests_for("logs")) == 1
+
+    def test_a_record_that_nobody_can_encode_costs_itself(self, receiver, transport, monkeypatch):
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        with room(over(receiver, transport)) as sdk:
+            log_through(sdk, "ours")
+            provider = sdk.providers.logger_provider
+            provider.get_logger("theirs").emit(LogRecord(body="theirs", severity_text="\ud800"))
+            log_through(sdk, "ours again")
+            sdk.flush()
+        assert [item.record.body.string_value for item in receiver.log_records] == ["ours", "ours again"]
+        assert sdk.reports[0].fields["dropped_log_records"] == 1
+
+
+class TestRecords:
+    def test_another_processor_gets_records(self, receiver):
+        exporter = InMemoryLogRecordExporter()
+        with room(over(receiver)) as sdk:
+            log_through(sdk, "before")
+            sdk.providers.logger_provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+            log_through(sdk, "after")
+            assert sdk.flush()
+        assert [item.record.body.string_value for item in receiver.log_records] == ["before", "after"]
+        assert [item.log_record.body for item in exporter.get_finished_logs()] == ["after"]
+
+    def test_another_exporter_gets_records(self, receiver, capfd):
+        with room(over(receiver, OTEL_LOGS_EXPORTER="otlp,console")) as sdk:
+            log_through(sdk)
+            assert sdk.flush()
+        assert len(receiver.log_records) == 1
+        assert '"body": "a line"' in capfd.readouterr().err
+
+    def test_the_limit_of_attributes_holds(self, receiver, monkeypatch):
+        # The oldest SDK reads it with every record.
+        monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "5")
+        with room(over(receiver, OTEL_ATTRIBUTE_COUNT_LIMIT="5")) as sdk:
+            with pytest.warns(UserWarning, match="dropped due to limits"):
+                log_through(sdk, **{f"field {number}": number for number in range(9)})
+            assert sdk.flush()
+        [item] = receiver.log_records
+        assert len(item.record.attributes) == 5
+        assert item.record.dropped_attributes_count == 5, "the uid among them"
+
+    def test_the_limit_of_lengths_holds(self, receiver, monkeypatch):
+        monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
+        with room(over(receiver, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT="3")) as sdk:
+            log_through(sdk, text="abcdef")
+            assert sdk.flush()
+        assert attributes(receiver.log_records[0])["text"].string_value == "abc"
+
+    def test_a_provider_that_has_every_attribute_gets_records(self):
+        provider = Mock()
+        record = logging.makeLogRecord({"msg": "a line", "levelname": "INFO", "levelno": 20})
+        BridgeHandler(stream=Lines(), logger_provider=provider).handle(record)
+        [call] = provider.get_logger.return_value.emit.call_args_list
+        assert call.args[0].body == "a line"
+
+
+def test_a_huge_event_is_cut_as_ever(receiver):
+    with room(over(receiver)) as sdk:
+        log_through(sdk, "x" * 200_000, text="y" * 60_000)
+        assert sdk.flush()
+    [item] = receiver.log_records
+    assert attributes(item)["truncated"].bool_value
+    assert item.record.ByteSize() < 70_000
+
+
+def test_an_event_weighs_about_what_it_takes(receiver):
+    with room(over(receiver)) as sdk:
+        for size in (1, 1_000, 50_000):
+            log_through(sdk, "x" * size)
+        for _, weight, item in sdk.providers._couriers["logs"][0].lane.entries:
+            takes = sys.getsizeof(item.data) + sys.getsizeof(item) + sys.getsizeof((1, 2, 3))
+            assert takes <= weight <= 2 * takes
+        assert sdk.flush()
+    assert len(receiver.log_records) == 3
