@@ -23,7 +23,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlag
 
 from lines import Lines
 from sdk_room import room
-from ts_otel_logging import BridgeHandler, _config, configure
+from ts_otel_logging import BridgeHandler, _config, _names, configure
 from ts_otel_logging._redaction import (
     MASK,
     MAX_CHARACTERS,
@@ -470,12 +470,13 @@ class TestExport:
 
             yield opened, read
 
-    def test_spans_are_masked_everywhere_but_for_other_processors(self, exported: Any) -> None:
+    @pytest.mark.parametrize("scope", ["theirs", _names.SCOPE_NAME])
+    def test_spans_are_masked_everywhere_but_for_other_processors(self, exported: Any, scope: str) -> None:
         opened, read = exported
         own = InMemorySpanExporter()
         opened.providers.tracer_provider.add_span_processor(SimpleSpanProcessor(own))
         link = Link(SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1)), {"pwd": "hunter2", "kept": "link"})
-        tracer = opened.providers.tracer_provider.get_tracer("theirs")
+        tracer = opened.providers.tracer_provider.get_tracer(scope)
         span = tracer.start_span(
             "GET http://u:hunter2@h/", links=[link], attributes={"password": "hunter2", "kept": "span", "n": 3}
         )
@@ -493,13 +494,62 @@ class TestExport:
             assert kept in text
         assert "hunter2" in own.get_finished_spans()[0].attributes["password"]
 
-    def test_counts_of_what_was_dropped_are_kept(self, tmp_path: Path) -> None:
+    def test_a_span_of_ours_is_looked_at_whatever_was_in_those_before(self, exported: Any) -> None:
+        opened, read = exported
+        tracer = opened.providers.tracer_provider.get_tracer(_names.SCOPE_NAME)
+        kept: Any = {"kept": "one", "also": "two", "n": 4111111111111111}
+        for name, changes, more in (
+            ("predict", {}, []),
+            ("predict", {}, []),
+            ("predict", {"password": "two"}, []),
+            ("password=one", {}, []),
+            ("predict", {"kept": "password=hunter2"}, []),
+            ("predict", {"kept": ["one", "password=hunter2"]}, []),
+            ("predict", {}, ["card"]),
+        ):
+            opened.providers.set_redaction(Redaction(more))
+            # What is clean is remembered from the second on.
+            for _ in range(2):
+                tracer.start_span("predict", attributes=kept).end()
+                tracer.start_span(name, attributes={**kept, **changes, "of": "these"}).end()
+                text = read()
+        assert "hunter2" not in text
+        spans = [
+            (span["name"], {item["key"]: item["value"] for item in span["attributes"]})
+            for line in text.splitlines()
+            for resource in json.loads(line)["resourceSpans"]
+            for scope in resource["scopeSpans"]
+            for span in scope["spans"]
+        ]
+        found = [(name, values) for name, values in spans if "of" in values][1::2]
+        assert [name for name, _ in found] == ["predict"] * 3 + [f"password={MASK}"] + ["predict"] * 3
+        assert found[2][1]["password"] == {"stringValue": MASK}
+        assert [values["n"] for _, values in found] == [{"intValue": "4111111111111111"}] * 6 + [{"stringValue": MASK}]
+
+    def test_each_part_of_a_span_of_ours_is_looked_at(self, exported: Any) -> None:
+        opened, read = exported
+        tracer = opened.providers.tracer_provider.get_tracer(_names.SCOPE_NAME)
+        for _ in range(2):
+            tracer.start_span("predict").end()
+            read()
+        event, link, status = (tracer.start_span("predict") for _ in range(3))
+        event.add_event("password=hunter2")
+        link.add_link(SpanContext(1, 2, is_remote=True), {"note": "password=hunter2"})
+        status.set_status(StatusCode.ERROR, "password=hunter2")
+        for span in (event, link, status):
+            span.end()
+        text = read()
+        assert "hunter2" not in text
+        assert text.count(f"password={MASK}") == 3
+
+    @pytest.mark.parametrize("scope", ["t", _names.SCOPE_NAME])
+    def test_counts_of_what_was_dropped_are_kept(self, tmp_path: Path, scope: str) -> None:
         environ = {
             "OTEL_TRACES_EXPORTER": "otlp_json_file", "OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none",
             "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "1", "OTEL_SPAN_EVENT_COUNT_LIMIT": "1",
         }  # fmt: skip
         with room(environ, file_dir=str(tmp_path)) as opened:
-            span = opened.providers.tracer_provider.get_tracer("t").start_span(
+            span = opened.providers.tracer_provider.get_tracer(scope).start_span(
                 "x", attributes={"a": 1, "pwd": "hunter2"}
             )
             span.add_event("first")

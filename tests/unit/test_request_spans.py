@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as encode_spans_officially
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider, _TracerConfig
@@ -41,6 +42,7 @@ from opentelemetry.trace import (
 )
 
 from ts_otel_logging import _names
+from ts_otel_logging._sdk._otlp_encoder import encode_spans
 from ts_otel_logging._sdk._request_spans import RequestSpan, RequestTracerProvider
 
 if TYPE_CHECKING:
@@ -109,8 +111,10 @@ def both(**options: Any) -> tuple[Side, Side]:
 
 
 def message(span: ReadableSpan) -> bytes:
-    """What the official encoder makes of it."""
-    encoded: bytes = encode_spans([span]).SerializeToString()
+    """What the official encoder makes of it, and ours too."""
+    official = encode_spans_officially([span])
+    assert ExportTraceServiceRequest.FromString(encode_spans([span])) == official
+    encoded: bytes = official.SerializeToString(deterministic=True)
     return encoded
 
 
@@ -166,11 +170,19 @@ limits = st.builds(
 
 
 def play(  # noqa: PLR0913, PLR0917 - a scenario
-    side: Side, name: str, kind: SpanKind, at_start: Any, links: Sequence[Any], actions: Sequence[Any]
+    side: Side,
+    name: str,
+    kind: SpanKind,
+    at_start: Any,
+    links: Sequence[Any],
+    actions: Sequence[Any],
+    *,
+    is_child: bool,
 ) -> Any:
     """Make a span, do things with it, and tell what was seen meanwhile and in the end."""
     made_links = [Link(context, link_attributes) for context, link_attributes in links]
-    span: Any = side.tracer.start_span(name, Context(), kind, at_start, made_links, 1_000)
+    parent = remote(1) if is_child else Context()
+    span: Any = side.tracer.start_span(name, parent, kind, at_start, made_links, 1_000)
     looks: list[Any] = []
     for action, *arguments in actions:
         if action == "look":
@@ -190,10 +202,11 @@ def play(  # noqa: PLR0913, PLR0917 - a scenario
 def usual(**changes: Any) -> Any:
     """An example that is ordinary but for this."""
     ordinary = {"at_start": None, "actions": [], "span_limits": SpanLimits(), **changes}
-    return example(name="predict", kind=SpanKind.SERVER, links=[], **ordinary)
+    return example(name="predict", kind=SpanKind.SERVER, links=[], is_child=True, **ordinary)
 
 
 @given(
+    is_child=st.booleans(),
     name=st.text(max_size=8),
     kind=st.sampled_from(SpanKind),
     at_start=attributes,
@@ -209,11 +222,11 @@ def usual(**changes: Any) -> Any:
 @usual(actions=[("set_attribute", "", 1)])
 @usual(actions=[("set_attribute", "a", ["digits"])])
 def test_a_span_is_what_the_sdk_would_make(  # noqa: PLR0913, PLR0917 - a scenario
-    name: str, kind: SpanKind, at_start: Any, links: Any, actions: Any, span_limits: SpanLimits
+    name: str, kind: SpanKind, at_start: Any, links: Any, actions: Any, span_limits: SpanLimits, *, is_child: bool
 ) -> None:
     stock, ours = both(span_limits=span_limits)
-    expected = play(stock, name, kind, at_start, links, actions)
-    assert play(ours, name, kind, at_start, links, actions) == expected
+    expected = play(stock, name, kind, at_start, links, actions, is_child=is_child)
+    assert play(ours, name, kind, at_start, links, actions, is_child=is_child) == expected
     ((started, _),) = ours.seen.started
     assert type(started) is RequestSpan
 

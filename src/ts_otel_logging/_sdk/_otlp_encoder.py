@@ -21,6 +21,7 @@ from ts_otel_logging._sdk._otlp_values import (
     number_field,
     text_field,
 )
+from ts_otel_logging._sdk._request_spans import RequestSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,33 +106,53 @@ def _scope(scope: Optional[InstrumentationScope]) -> bytes:
 
 
 def _span(span: ReadableSpan) -> bytes:
-    context: Any = span.get_span_context()
-    parent = span.parent
-    ids = b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big")
-    times = b"\x39", span.start_time or 0, b"\x41", span.end_time or 0, b"\x85\x01"
-    if parent:
-        fields = [_CHILD.pack(*ids, b"\x22\x08", parent.span_id.to_bytes(8, "big"), *times, _flags(parent))]
+    (
+        trace_id, span_id, state, parent_id, is_remote, name, kind, start_time, end_time, status, attributes, events,
+        links, dropped,
+    ) = span.parts() if type(span) is RequestSpan else _parts(span)  # fmt: skip
+    ids = b"\x0a\x10", trace_id.to_bytes(16, "big"), b"\x12\x08", span_id.to_bytes(8, "big")
+    times = b"\x39", start_time or 0, b"\x41", end_time or 0, b"\x85\x01"
+    flags = _HAS_IS_REMOTE | _IS_REMOTE if is_remote else _HAS_IS_REMOTE
+    if parent_id is not None:
+        fields = [_CHILD.pack(*ids, b"\x22\x08", parent_id.to_bytes(8, "big"), *times, flags)]
     else:
-        fields = [_ROOT.pack(*ids, *times, _HAS_IS_REMOTE)]
-    fields += (_names[span.name], _KINDS[span.kind._value_])
-    # The public property wraps the mapping, which makes looking at it five times as slow.
-    attributes = getattr(span, "_attributes", None)
-    fields.append(attribute_fields(b"\x4a", span.attributes if attributes is None else attributes))
-    status = span.status
+        fields = [_ROOT.pack(*ids, *times, flags)]
+    fields += (_names[name], _KINDS[kind._value_], attribute_fields(b"\x4a", attributes))
     if status is not None:
         fields.append(_status(status) if status.description else _STATUSES[status.status_code._value_])
-    state = context.trace_state
     if state is not DEFAULT_TRACE_STATE and state:
         fields.append(text_field(b"\x1a", ",".join([f"{key}={value}" for key, value in state.items()])))
-    # These properties copy; most spans have neither.
-    if getattr(span, "_events", True):
-        fields += [b"\x5a" + framed(_event(event)) for event in span.events]
-    if getattr(span, "_links", True):
-        fields += [b"\x6a" + framed(_link(link)) for link in span.links]
-    dropped = span.dropped_attributes, span.dropped_events, span.dropped_links
+    if events:
+        fields += [b"\x5a" + framed(_event(event)) for event in events]
+    if links:
+        fields += [b"\x6a" + framed(_link(link)) for link in links]
     if any(dropped):
         fields += map(number_field, (b"\x50", b"\x60", b"\x70"), dropped)
     return framed(b"".join(fields))
+
+
+def _parts(span: ReadableSpan) -> tuple[Any, ...]:
+    """Return of any span what `RequestSpan.parts` returns of its own."""
+    context: Any = span.get_span_context()
+    parent = span.parent
+    # The public properties wrap or copy, which makes looking at them five times as slow; most spans have no events.
+    attributes = getattr(span, "_attributes", None)
+    return (
+        context.trace_id,
+        context.span_id,
+        context.trace_state,
+        parent.span_id if parent else None,
+        parent.is_remote if parent else False,
+        span.name,
+        span.kind,
+        span.start_time,
+        span.end_time,
+        span.status,
+        span.attributes if attributes is None else attributes,
+        span.events if getattr(span, "_events", True) else (),
+        span.links if getattr(span, "_links", True) else (),
+        (span.dropped_attributes, span.dropped_events, span.dropped_links),
+    )
 
 
 def _flags(context: SpanContext) -> int:
