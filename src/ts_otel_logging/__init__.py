@@ -25,9 +25,12 @@ Importing this package imports neither structlog nor OpenTelemetry; the first us
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# What type checkers know as `typing.TYPE_CHECKING`: every Python process of a container that is switched on imports
+# this package, and `typing` takes nearly all of that time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ts_otel_logging._activate import configure, force_flush, shutdown
     from ts_otel_logging._bridge import BridgeHandler
     from ts_otel_logging._scope import request_scope

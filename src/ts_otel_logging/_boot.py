@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional
+
+# As in the package's own module: `typing` would take nearly all of the time that this one does.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional
 
 WORKER = "worker"
 LAUNCHER = "launcher"

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
-from structlog import contextvars as structlog_contextvars
-from structlog.contextvars import get_contextvars
 
 from ts_otel_logging import _names, _scope
+from ts_otel_logging._bound import bound_contextvars
 from ts_otel_logging._values import MAX_CHARACTERS, key_text, plain, text_of, unique_name, utf8, without_device_copies
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ _RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
 # The end of the year 9999 in seconds: no calendar, no OTLP field goes further.
 _END_OF_TIME: Final = 253_402_300_800
-# The variables that were ever bound, as structlog keeps them: most programs bind none, and asking for their values
-# takes a fifth of the time of an event. True if a release keeps them elsewhere.
-_was_ever_bound: Final[Any] = getattr(structlog_contextvars, "_CONTEXT_VARS", True)
 # Arguments of these kinds cannot raise, nor hold a tensor.
 _SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -89,7 +85,7 @@ class Event:
         self.message = message if type(message) is str and not record.args else _message(record)
         self.span_context = _span_context()
         self.scope = _scope.current()
-        extra = self._extra = get_contextvars() if _was_ever_bound else {}
+        extra = self._extra = bound_contextvars()
         attributes = record.__dict__
         if len(attributes) > _RECORD_SIZE:
             # The record's own attributes come first in a plain record: only what was added needs a look.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
-
-import structlog
 
 from ts_otel_logging import _names
 from ts_otel_logging._diagnostics import swallowed
@@ -82,9 +81,11 @@ class Pipeline:
                     result: Any = processor(
                         event.record, event.level, _copy(fields, nested) if nested else dict(fields)
                     )
-                except structlog.DropEvent:
-                    return False
-                except Exception as error:  # noqa: BLE001 - the user's code
+                except BaseException as error:
+                    if _is_drop(error):
+                        return False
+                    if not isinstance(error, Exception):
+                        raise
                     swallowed(f"processor {_name(processor)}", error)
                     continue
                 if isinstance(result, dict):
@@ -96,6 +97,12 @@ class Pipeline:
             running.pop()
         event.replace(fields)
         return True
+
+
+def _is_drop(error: BaseException) -> bool:
+    # Who raises it has imported it; who does not use structlog shall not have to wait for its import.
+    structlog = sys.modules.get("structlog")
+    return structlog is not None and isinstance(error, structlog.DropEvent)
 
 
 class _Running(threading.local):

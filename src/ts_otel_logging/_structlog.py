@@ -1,14 +1,18 @@
-"""structlog's own loggers end in the same pipeline: they log through `logging`, and the bridge does the rest."""
+"""structlog's own loggers end in the same pipeline: they log through `logging`, and the bridge does the rest.
+
+structlog is imported by the program that uses it, never for our sake.
+"""
 
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-import structlog
-
 from ts_otel_logging import _names
+from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import RECORD_FIELDS
+from ts_otel_logging._import_hook import after_import
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -34,19 +38,29 @@ def to_log_call(_logger: Any, _method: str, event_dict: MutableMapping[str, Any]
     return arguments
 
 
-_PROCESSORS: Final[list[Any]] = [
-    structlog.stdlib.filter_by_level,
-    structlog.stdlib.PositionalArgumentsFormatter(),
-    to_log_call,
-]
-
-
 def configure() -> Callable[[], None]:
-    """Let `structlog.get_logger()` end in `logging`, unless the program has configured structlog itself.
+    """Let `structlog.get_logger()` end in `logging`, as soon as structlog is there.
+
+    Not if the program has configured structlog itself.
 
     Returns:
         What undoes it, unless the program has configured structlog in between.
     """
+    undo: list[Callable[[], None]] = []
+    # Shielded: it may run inside the program's own import.
+    forget = after_import("structlog", shielded("structlog")(lambda: undo.append(_configure())))
+
+    def undo_all() -> None:
+        forget()
+        for function in undo:
+            function()
+
+    return undo_all
+
+
+def _configure() -> Callable[[], None]:
+    import structlog
+
     if structlog.is_configured():
         return lambda: None
     logger_class = logging.getLoggerClass()
@@ -55,15 +69,16 @@ def configure() -> Callable[[], None]:
     if logger_class is not logging.Logger:
         logging.setLoggerClass(logger_class)
     # The bridge adds the context variables, for every kind of logger alike.
+    processors = _processors()
     structlog.configure(
-        processors=_PROCESSORS,
+        processors=processors,
         logger_factory=logger_factory,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
 
     def undo() -> None:
-        if structlog.get_config()["processors"] is _PROCESSORS:
+        if structlog.get_config()["processors"] is processors:
             structlog.reset_defaults()
             if isinstance(logging.getLoggerClass(), type) and logging.getLoggerClass().__module__ == "structlog.stdlib":
                 logging.setLoggerClass(logger_class)
@@ -73,21 +88,29 @@ def configure() -> Callable[[], None]:
 
 def is_rendering() -> bool:
     """Return whether the program's own structlog configuration hands rendered text to `logging`."""
+    if "structlog" not in sys.modules:
+        return False
+    import structlog
+
+    renderers = (
+        structlog.processors.JSONRenderer,
+        structlog.processors.KeyValueRenderer,
+        structlog.processors.LogfmtRenderer,
+        structlog.dev.ConsoleRenderer,
+    )
     config = structlog.get_config()
     return (
         structlog.is_configured()
         and isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
         and bool(config["processors"])
-        and isinstance(config["processors"][-1], _RENDERERS)
+        and isinstance(config["processors"][-1], renderers)
     )
 
 
-_RENDERERS: Final = (
-    structlog.processors.JSONRenderer,
-    structlog.processors.KeyValueRenderer,
-    structlog.processors.LogfmtRenderer,
-    structlog.dev.ConsoleRenderer,
-)
+def _processors() -> list[Any]:
+    from structlog import stdlib
+
+    return [stdlib.filter_by_level, stdlib.PositionalArgumentsFormatter(), to_log_call]
 
 
 def get_logger(name: str, **initial_values: Any) -> Any:
@@ -97,9 +120,11 @@ def get_logger(name: str, **initial_values: Any) -> Any:
         name: The logger's name.
         **initial_values: Bound to every event.
     """
+    import structlog
+
     return structlog.wrap_logger(
         logging.getLogger(name),
-        processors=_PROCESSORS,
+        processors=_processors(),
         wrapper_class=structlog.stdlib.BoundLogger,
         **initial_values,
     )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Optional
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link
-from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 from ts_otel_logging import _names, _scope
+from ts_otel_logging._bound import bound_contextvars, restore_contextvars
 from ts_otel_logging._callers import Callers
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
@@ -198,7 +198,7 @@ class Call:
             )
         for member in self._members:
             tracing.under_way[member.request_id] = member
-        self._bound = get_contextvars()
+        self._bound = bound_contextvars()
         self._tokens: Optional[tuple[Any, Any, Any]] = (
             otel_context.attach(self.context),
             _scope.enter(self._scope),
@@ -316,10 +316,7 @@ class Call:
         _scope.leave(scope_token)
         otel_context.detach(context_token)
         # What a handler bound for this request must not stand on the next caller's lines.
-        bound = get_contextvars()
-        if bound != self._bound:
-            unbind_contextvars(*(bound.keys() - self._bound.keys()))
-            bind_contextvars(**self._bound)
+        restore_contextvars(self._bound)
 
     @shielded("handle span")
     def _add_missing_phase(self) -> None:

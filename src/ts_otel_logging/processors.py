@@ -21,8 +21,6 @@ import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Callable, Final
 
-import structlog
-
 from ts_otel_logging import _names
 from ts_otel_logging._event import field_name
 from ts_otel_logging._values import encode_value, plain
@@ -109,7 +107,9 @@ class _StormCollapser:
                     storm.event = _kept(record, event_dict)
         _tell(over)
         if storm is not None:
-            raise structlog.DropEvent
+            from structlog import DropEvent
+
+            raise DropEvent
         return event_dict
 
     def _take_over(self, now: float) -> list[_Storm]:

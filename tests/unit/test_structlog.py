@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import subprocess
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -208,3 +212,24 @@ class TestWarnings:
         (line,) = lines.objects
         assert (line["level"], line["logger"]) == ("warning", "py.warnings")
         assert "DeprecationWarning: old\u2028model" in line["event"]
+
+
+def test_structlog_is_imported_by_who_uses_it_and_configured_then():
+    program = """
+import json, logging, sys
+import ts_otel_logging
+ts_otel_logging.configure()
+logging.getLogger("acme").info("plain", extra={"imported": "structlog" in sys.modules or "rich" in sys.modules})
+import structlog
+structlog.contextvars.bind_contextvars(user="ada")
+structlog.get_logger("acme").info("bound", digit=7)
+logging.getLogger("acme").info("plain again")
+"""
+    environ = {**os.environ, "OTEL_SDK_DISABLED": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, check=True, capture_output=True, text=True, timeout=60
+    )
+    plain, bound, again = (json.loads(line) for line in done.stdout.splitlines())
+    assert plain["imported"] is False
+    assert (bound["event"], bound["digit"], bound["user"]) == ("bound", 7, "ada")
+    assert again["user"] == "ada"
