@@ -24,10 +24,10 @@ from ts_otel_logging._sdk._otlp_encoder import (
 from ts_otel_logging._sdk._otlp_values import (
     Key,
     attribute_fields,
-    framed,
     number_field,
     strict_attribute_fields,
     text_field,
+    varints,
 )
 
 if TYPE_CHECKING:
@@ -49,8 +49,10 @@ _SURELY_FITS: Final = MAX_EXPORTED_BYTES // 8
 _MAX_SEVERITIES: Final = 64
 
 _before_uids: Final = Key(LOG_RECORD_UID).texts
+# By the level's name: the level, and its fields.
 _severities: Final[dict[str, tuple[int, bytes]]] = {}
-# A span's lines follow each other: of one span, swapped whole.
+_NO_SEVERITY: Final = (None, b"")
+# A span's lines follow each other: of one span, its flags and the fields of its ids.
 _last_span: tuple[Optional[SpanContext], int, bytes] = (None, 0, b"")
 
 
@@ -111,57 +113,54 @@ def encode_event(event: Event) -> bytes:
     Raises:
         Exception: It cannot be encoded.
     """
-    try:
-        data = _plain_event(event)
-    except (UnicodeEncodeError, OverflowError, TypeError):
-        data = None
-    return encode_log_record(log_record_of(event)) if data is None else data
-
-
-def _plain_event(event: Event) -> Optional[bytes]:
-    """Return the same for an ordinary event, without making that record first; None for any other."""
-    scope, extra = event.scope, event.extra
+    extra, scope, uid = event.extra, event.scope, event.uid
     taken = scope.attributes
-    if event.exception is not None or (taken and not taken.keys().isdisjoint(extra)) or LOG_RECORD_UID in extra:
-        return None
-    shared = scope.encoded
-    if shared is None:
-        shared = scope.encoded = attribute_fields(_ATTRIBUTES, scope.attributes)
-    nanos = event.time_micros * 1_000
-    flags, ids = _span_fields(event.span_context)
-    body = event.message.encode()
-    uid = b"" if event.uid is None else event.uid.encode()
-    data = b"".join((
-        LOG_RECORD_TIMES.pack(b"\x09", nanos, b"\x59", nanos, b"\x45", flags),
-        _severity_fields(event.record),
-        body_fields.before_texts[len(body)],
-        body,
-        ids,
-        shared,
-        _ATTRIBUTES + _before_uids[len(uid)] + uid if uid else b"",
-        strict_attribute_fields(_ATTRIBUTES, extra, takes_any=False) if extra else b"",
-    ))  # fmt: skip
-    return framed(data) if len(data) <= _SURELY_FITS else None
+    # An ordinary event needs no log record first. Whatever else is out of the ordinary raises, or is too large.
+    if event.exception is None and LOG_RECORD_UID not in extra and (not taken or taken.keys().isdisjoint(extra)):
+        shared = scope.encoded
+        if shared is None:
+            shared = scope.encoded = attribute_fields(_ATTRIBUTES, taken)
+        level, severity = _severities.get(event.record.levelname) or _NO_SEVERITY
+        if level != event.record.levelno:
+            severity = _severity_fields(event.record)
+        span_context, flags, ids = _last_span
+        if span_context is not event.span_context:
+            flags, ids = _span_fields(event.span_context)
+        nanos = event.time_micros * 1_000
+        try:
+            body = event.message.encode()
+            data = b"".join((
+                LOG_RECORD_TIMES.pack(b"\x09", nanos, b"\x59", nanos, b"\x45", flags),
+                severity,
+                body_fields.before_texts[len(body)],
+                body,
+                ids,
+                shared,
+                b"" if uid is None else _ATTRIBUTES + _before_uids[len(uid)] + uid.encode(),
+                strict_attribute_fields(_ATTRIBUTES, extra, takes_any=False) if extra else b"",
+            ))  # fmt: skip
+        except (UnicodeEncodeError, OverflowError, TypeError):
+            data = b""
+        if 0 < len(data) <= _SURELY_FITS:
+            return varints[len(data)] + data
+    return encode_log_record(log_record_of(event))
+
+
+def _severity_fields(record: LogRecord) -> bytes:
+    if len(_severities) >= _MAX_SEVERITIES:
+        _severities.clear()
+    name, level = record.levelname, record.levelno
+    number, text = severity_of(level)._value_, severity_text_of(name)
+    fields = number_field(b"\x10", number) + text_field(b"\x1a", text)
+    _severities[name] = level, fields
+    return fields
 
 
 def _span_fields(span_context: Optional[SpanContext]) -> tuple[int, bytes]:
     """Return a log record's flags and ids."""
-    global _last_span  # noqa: PLW0603 - as above
-    known, flags, ids = _last_span
-    if known is not span_context:
-        flags, ids = 0, b""
-        if span_context is not None:
-            flags, ids = span_context.trace_flags, log_record_ids(span_context.trace_id, span_context.span_id)
-        _last_span = span_context, flags, ids
+    global _last_span  # noqa: PLW0603 - a cache of one, swapped whole
+    flags, ids = 0, b""
+    if span_context is not None:
+        flags, ids = span_context.trace_flags, log_record_ids(span_context.trace_id, span_context.span_id)
+    _last_span = span_context, flags, ids
     return flags, ids
-
-
-def _severity_fields(record: LogRecord) -> bytes:
-    name, level = record.levelname, record.levelno
-    known = _severities.get(name)
-    if known is None or known[0] != level:
-        if len(_severities) >= _MAX_SEVERITIES:
-            _severities.clear()
-        number, text = severity_of(level)._value_, severity_text_of(name)
-        known = _severities[name] = level, number_field(b"\x10", number) + text_field(b"\x1a", text)
-    return known[1]

@@ -35,6 +35,7 @@ class QueueBudget:
 
     Attributes:
         max_item_bytes: The heaviest item that is taken.
+        pressing_bytes: Half of the bytes.
         is_pressing: Whether half of the bytes are used and that was told.
         is_served: Whether a thread looks at the lanes.
     """
@@ -42,6 +43,7 @@ class QueueBudget:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.max_item_bytes = max_bytes // _MAX_ITEM_PART
+        self.pressing_bytes = max_bytes // 2
         self.used_bytes = 0
         self.is_pressing = False
         self.is_served = False
@@ -62,7 +64,7 @@ class QueueBudget:
     def release(self, size_bytes: int) -> None:
         """Give back the bytes of entries that are gone. The lock is held."""
         self.used_bytes -= size_bytes
-        if self.used_bytes < self.max_bytes // 2:
+        if self.used_bytes < self.pressing_bytes:
             self.is_pressing = False
 
     def forget(self) -> None:
@@ -120,13 +122,15 @@ class Lane:
                 entries.append((budget.next_number(), size_bytes, item))
                 budget.used_bytes += size_bytes
                 count = len(entries)
-                if count > self.limits.max_queue_size:
-                    self.drop_oldest()
-                if budget.used_bytes > budget.max_bytes:
-                    budget.evict()
-                wakes = wakes or count == self._max_batch
-                if not budget.is_pressing and budget.used_bytes > budget.max_bytes // 2:
-                    budget.is_pressing = wakes = True
+                if count >= self._max_batch:
+                    wakes = wakes or count == self._max_batch
+                    if count > self.limits.max_queue_size:
+                        self.drop_oldest()
+                if budget.used_bytes > budget.pressing_bytes:
+                    if budget.used_bytes > budget.max_bytes:
+                        budget.evict()
+                    if not budget.is_pressing and budget.used_bytes > budget.pressing_bytes:
+                        budget.is_pressing = wakes = True
         if wakes:
             self._wake()
 

@@ -9,7 +9,7 @@ of fields does not matter to a parser.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union, cast, final
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union, final
 
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
@@ -193,14 +193,14 @@ class EncodedLogRecord:
         self._logger = logger
 
     @property
-    def resource(self) -> Resource:
+    def resource(self) -> Any:
         """Who made it."""
-        return cast("Resource", self._logger.resource)
+        return self._logger.resource
 
     @property
-    def instrumentation_scope(self) -> InstrumentationScope:
+    def instrumentation_scope(self) -> Any:
         """What part of the program made it."""
-        return cast("InstrumentationScope", self._logger.instrumentation_scope)
+        return self._logger.instrumentation_scope
 
 
 def _log_record(readable: Union[ReadableLogRecord, EncodedLogRecord]) -> bytes:

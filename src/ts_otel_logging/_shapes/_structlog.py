@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
 _MAX_CACHED: Final = 1_024
+_UID: Final = f',"{_names.LOG_RECORD_UID}":"'
 
 
 class StructlogShape:
@@ -51,7 +52,7 @@ class StructlogShape:
             scope = event.scope.rendered = self._members(event.scope.fields)
         line = f"{start}{micros:06d}{head}{encode_string(event.message)}{ids}{scope}"
         if event.uid is not None:
-            line += f',"{_names.LOG_RECORD_UID}":"{event.uid}"'
+            line += f'{_UID}{event.uid}"'
         keys = self._keys
         for key, value in event.extra.items():
             encoder = ENCODERS.get(type(value))
