@@ -287,7 +287,7 @@ class _UidSource:
 
     def _renew(self) -> None:
         prefix = os.urandom(8).hex()
-        self.next: Callable[[], str] = map(f"{prefix}-{{:x}}".format, itertools.count()).__next__
+        self.next: Callable[[], str] = map(f"{prefix}-%x".__mod__, itertools.count()).__next__
 
 
 @lru_cache(maxsize=1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _NOTHING: Final[Mapping[Any, Any]] = {}
+_NONE: Final[frozenset[str]] = frozenset()
 _NEVER_SECRET: Final = _names.LINE_FIELDS - {_names.EVENT, _names.EXCEPTION}
 
 Output = Callable[["Event"], None]
@@ -150,8 +151,9 @@ def _redact(event: Event, redaction: Redaction) -> None:
             event.exception = _redacted(event.exception, redaction)
         if event.fields is None:
             extra = event.extra
-            if extra:
-                extra.update(_masked_fields(extra, redaction, frozenset()))
+            masked = _masked_fields(extra, redaction, _NONE) if extra else _NOTHING
+            if masked:
+                extra.update(masked)
         else:
             masked = _masked_fields(event.fields, redaction, _NEVER_SECRET)
             if masked:

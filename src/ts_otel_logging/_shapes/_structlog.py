@@ -50,7 +50,9 @@ class StructlogShape:
         scope = event.scope.rendered
         if scope is None:
             scope = event.scope.rendered = self._members(event.scope.fields)
-        line = f"{start}{micros:06d}{head}{encode_string(event.message)}{ids}{scope}"
+        # Half of what it takes in the f-string.
+        padded = "%06d" % micros  # noqa: UP031 - as above
+        line = f"{start}{padded}{head}{encode_string(event.message)}{ids}{scope}"
         if event.uid is not None:
             line += f'{_UID}{event.uid}"'
         keys = self._keys
