@@ -166,6 +166,7 @@ class TestTimestampedFile:
 
     def test_what_cannot_be_written_to_is_said_in_words(self, tmp_path: Path) -> None:
         assert TimestampedFileHandler(tmp_path / "custom.log").check() is None
+        assert os.listdir(tmp_path) == []
         problem = TimestampedFileHandler(tmp_path / "no" / "custom.log").check()
         assert problem == f"{tmp_path}/no/custom.log cannot be written to: No such file or directory"
         assert TimestampedFileHandler(tmp_path).check() == f"{tmp_path} cannot be written to: Is a directory"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Final, Optional
 
 RETRY_SECONDS: Final = 1.0
 """How long to wait after a failure: somebody makes room on the disk, or the folder."""
+
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 
 
 class AppendFile:
@@ -74,17 +77,23 @@ class AppendFile:
                 if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
                     return self._descriptor
             self.close()
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-        self._descriptor = os.open(self.filename, flags, 0o666)
+        self._descriptor = os.open(self.filename, _FLAGS, 0o666)
         return self._descriptor
 
     def check(self) -> Optional[str]:
-        """Return why the file cannot be written to, or None; it is made if it is not there."""
+        """Return why the file cannot be written to, or None; it is not made by that, nor changed."""
         try:
-            self._current_descriptor()
+            os.close(os.open(self.filename, (_FLAGS & ~os.O_CREAT) | os.O_NONBLOCK))
+        except FileNotFoundError as error:
+            folder = os.path.dirname(self.filename)
+            if os.access(folder, os.W_OK | os.X_OK):
+                return None
+            reason = os.strerror(errno.EACCES) if os.path.isdir(folder) else error.strerror
         except OSError as error:
-            return f"{self.filename} cannot be written to: {error.strerror}"
-        return None
+            reason = error.strerror
+        else:
+            return None
+        return f"{self.filename} cannot be written to: {reason}"
 
     def close(self) -> None:
         """Close the file; the next record opens it again."""

@@ -55,7 +55,7 @@ class TimestampedFileHandler(logging.Handler):
         return (self.formatter or _FORMATTER).format(record)
 
     def check(self) -> Optional[str]:
-        """Return why the file cannot be written to, or None; it is made if it is not there."""
+        """Return why the file cannot be written to, or None; it is not made by that."""
         self.acquire()
         try:
             return self._file.check()

@@ -128,7 +128,7 @@ class LatencyHandler(logging.Handler):
         return {field: distribution.summary() for field, distribution in self._distributions.items()}
 
     def check(self) -> Optional[str]:
-        """Return why the files cannot be written to, or None; the table is made if it is not there."""
+        """Return why the table cannot be written to, or None; it is not made by that."""
         self.acquire()
         try:
             return self._file.check()
