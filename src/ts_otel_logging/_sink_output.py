@@ -59,8 +59,9 @@ def sink_record(event: Event) -> logging.LogRecord:
     fields: dict[str, Any] = {key: value for key, value in vars(record).items() if key in RECORD_FIELDS}
     fields.update(msg=event.message, message=event.message, args=None, stack_info=None, exc_info=None, exc_text=None)
     if event.exception is not None:
-        # The text as it was masked: a formatter takes it as it is, and would make its own of the exception.
-        fields["exc_text"] = _stacktrace(event.exception)
+        # The text as it was masked: a formatter takes it as it is, and would make its own of the exception, like this
+        # one without the last newline.
+        fields["exc_text"] = _stacktrace(event.exception).rstrip("\n")
     fields.update(_IDS)
     if event.fields is None:
         if event.span_context is not None:

@@ -132,6 +132,16 @@ def told(lines: Lines) -> list[tuple[str, str]]:
 
 
 class TestRecords:
+    def test_a_traceback_ends_with_its_last_line(self, log: logging.Logger, start: Start) -> None:
+        sink = Kept()
+        thread = start(kept=sink)
+        try:
+            raise ValueError("broken")  # noqa: TRY301 - what is logged
+        except ValueError:
+            log.exception("failed")
+        assert thread.flush(10.0)
+        assert sink.messages[0].endswith("\nValueError: broken")
+
     def test_they_carry_message_extras_and_ids_for_any_formatter(self, log: logging.Logger, start: Start) -> None:
         sink = Kept()
         sink.setFormatter(
