@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 
 import pytest
-from rich.cells import cell_len
+from rich.text import Text
 
 from ts_otel_logging._cli import _otlp_files, main
 from ts_otel_logging._version import __version__
@@ -340,6 +340,18 @@ class TestFailures:
         at = next(i for i, row in enumerate(rows) if row.endswith("Traceback (most recent call last):"))
         assert rows[at + 1].endswith('  File "handler.py", line 7')
 
+    @pytest.mark.parametrize("is_terminal", [True, False])
+    def test_a_stack_is_folded_for_a_terminal_alone(self, show, tmp_path, monkeypatch, is_terminal):
+        if is_terminal:
+            monkeypatch.setenv("FORCE_COLOR", "1")
+        place = f"File {'/a/long/path' * 10}/handler.py, line 7, in handle"
+        failing = self.failing()
+        failing["events"] = [event("exception", 7, {**ERROR, "exception.stacktrace": place})]
+        write(tmp_path, spans=[failing])
+        _, rows, _ = show("--stacks")
+        assert any(place in row for row in rows) is not is_terminal
+        assert any("line 7, in handle" in row for row in rows)
+
     def test_a_refused_request_is_marked_without_being_failed(self, show, tmp_path):
         refused = span("predict digits", "a0", 0, 8, kind=2, attributes={"torchserve.response.status_code": 400})
         write(tmp_path, spans=[refused])
@@ -507,6 +519,7 @@ class TestTerminal:
     @pytest.mark.parametrize("width", [1, 7, 20, 40, 60, 80, 120, 250])
     def test_no_row_is_wider_than_the_terminal(self, show, tmp_path, monkeypatch, width):
         monkeypatch.setenv("COLUMNS", str(width))
+        monkeypatch.setenv("FORCE_COLOR", "1")
         deep = [
             span(NASTY, f"{n + 1:x}", n, 99, parent=f"{n:x}" if n else "", attributes={"error.type": NASTY}, error=True)
             for n in range(60)
@@ -516,7 +529,7 @@ class TestTerminal:
         write(tmp_path, spans=deep, logs=[record, log("fine", "1", 1, **{NASTY: NASTY})])
         code, rows, _ = show("--stacks")
         assert code == 0
-        assert max(map(cell_len, rows)) <= width
+        assert max(Text.from_ansi(row).cell_len for row in rows) <= width
 
     def test_sixty_columns_are_legible(self, show, tmp_path, monkeypatch):
         monkeypatch.setenv("COLUMNS", "60")

@@ -44,7 +44,7 @@ def run(folder: Path, selection: Selection, *, with_stacks: bool) -> int:
         for row in draw(trace, console, with_stacks=with_stacks):
             if not draws_unicode:
                 row.plain = row.plain.translate(ASCII_DRAWING)
-            console.print(row, no_wrap=True, crop=True, overflow="ignore")
+            console.print(row, no_wrap=True, crop=row.overflow != "ignore", overflow="ignore")
         console.print()
     if not traces:
         _say(errors, f"{folder} holds {_wanted(selection)}.")

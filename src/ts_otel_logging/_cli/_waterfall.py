@@ -66,7 +66,7 @@ class _Node(NamedTuple):
 
 
 def draw(trace: Trace, console: Console, *, with_stacks: bool = False) -> list[Text]:
-    """Return the rows of a trace, none wider than the console.
+    """Return the rows of a trace, none wider than the console but for stack traces that go elsewhere than a terminal.
 
     Args:
         trace: What the folder holds of it.
@@ -118,7 +118,8 @@ class _Drawing:
                 rows.append(_outside_row(node.item))
         for row in rows:
             row.rstrip()
-            row.truncate(self._width, overflow="ellipsis")
+            if row.overflow != "ignore":
+                row.truncate(self._width, overflow="ellipsis")
         return rows
 
     def _header(self) -> Iterator[Text]:
@@ -202,7 +203,14 @@ class _Drawing:
             yield indent.copy().append("…", "dim")
         if self._with_stacks:
             for stack_row in stacktrace.splitlines():
-                yield from self._folded(Text(visible(stack_row), "dim"), indent)
+                text = Text(visible(stack_row), "dim")
+                if self._console.is_terminal:
+                    yield from self._folded(text, indent)
+                else:
+                    # Paths and code are there to be copied and searched for.
+                    row = indent.copy().append_text(text)
+                    row.overflow = "ignore"
+                    yield row
 
     def _folded(self, text: Text, indent: Text) -> list[Text]:
         room = max(self._width - indent.cell_len, 1)
