@@ -392,6 +392,7 @@ class _Reader:
         levels = {
             str(logger): self._parsed(f"{key}.{logger}", level, _Key(_level, _config.LEVEL_ACCEPTED))
             for logger, level in value.items()
+            if level is not None
         }
         return {logger: level for logger, level in levels.items() if level is not None}
 

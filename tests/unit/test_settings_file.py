@@ -179,6 +179,11 @@ def test_a_file_that_is_no_mapping_or_too_long_or_not_there_is_told(read: Any, t
     assert not read("\x00").is_readable
 
 
+def test_a_logger_that_is_set_to_nothing_is_not_in_levels(read: Any) -> None:
+    file = read("levels: {acme.model: DEBUG, acme: }")
+    assert (file.problems, file.switches.levels) == ((), {"acme.model": logging.DEBUG})
+
+
 def test_every_mistake_is_found_in_one_pass_and_the_rest_holds(read: Any) -> None:
     file = read("""
         level: LOUD
