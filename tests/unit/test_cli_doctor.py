@@ -98,6 +98,7 @@ def test_that_it_is_off_is_said(doctor: Any) -> None:
     assert code == 1
     assert "TS_OTEL_LOGGING is not set here" in report
     assert rows(report)["model_service_worker.py"] == ["nothing: off"]
+    assert not re.search(r"\n\s*\n", report)
 
 
 def test_secrets_are_not_shown(doctor: Any) -> None:
@@ -108,6 +109,36 @@ def test_secrets_are_not_shown(doctor: Any) -> None:
     )
     assert "hunter2" not in report
     assert rows(report)["OTEL_EXPORTER_OTLP_HEADERS"] == ["***", "environment"]
+
+
+def test_names_of_headers_are_no_secret_but_what_stands_beside_them_is(doctor: Any) -> None:
+    _, report = doctor(
+        OTEL_SDK_DISABLED="true",
+        TS_OTEL_LOGGING_HEADERS="x-tenant,no name,authorization=Bearer hunter2",
+        TS_OTEL_LOGGING_RESPONSE_HEADERS="server-tming",
+    )
+    assert rows(report)["TS_OTEL_LOGGING_HEADERS"] == ["x-tenant", "environment"]
+    assert "TS_OTEL_LOGGING_HEADERS=no name is ignored" in report
+    assert "TS_OTEL_LOGGING_RESPONSE_HEADERS=server-tming is ignored" in report
+    assert "hunter2" not in report
+
+
+def test_nothing_is_made_by_it(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("""
+        handlers:
+          - {handler: file, type: TimestampedFileHandler, filename: a.log}
+          - {handler: latency, type: LatencyHandler, filename: b.csv}
+    """)
+    _, report = doctor(TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true", TS_OTEL_LOGGING_CONFIG="settings.yaml")
+    assert "handlers.latency" in report
+    assert "cannot be written" not in report
+    assert os.listdir(tmp_path) == ["settings.yaml"]
+
+
+def test_a_file_that_cannot_be_parsed_is_named_with_the_line(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("level: INFO\n  traces: x\n")
+    _, report = doctor(TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true", TS_OTEL_LOGGING_CONFIG="settings.yaml")
+    assert "settings.yaml, line 2: " in report
 
 
 def test_the_users_own_log4j_configuration_is_said_to_win(doctor: Any) -> None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ts_otel_logging import _config, _settings_file
+from ts_otel_logging._redaction import Redaction
 from ts_otel_logging._version import __version__
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ START_UP_FILE: Final = "ts_otel_logging.pth"
 _TESTED_TORCHSERVE: Final = "0.12.0"
 # Values that may hold credentials are not for a terminal or a ticket.
 _SECRET: Final = re.compile(r"HEADERS|PASSWORD|TOKEN|KEY$", re.IGNORECASE)
+# These are lists of names, whatever theirs says.
+_NEVER_SECRET: Final = frozenset(setting.variable for setting in _config.OUR_SETTINGS)
 _CREDENTIALS_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -42,9 +45,12 @@ def run() -> int:
     console.print(_versions())
     console.print(_processes(settings))
     console.print(_settings_table(settings))
+    redaction = Redaction()
     findings += [
         Finding(
-            f"{problem.variable}={_masked(problem.variable, problem.value)} is ignored", f"accepted: {problem.accepted}"
+            # Somebody may have written a header's value beside its name.
+            f"{problem.variable}={redaction.text(_masked(problem.variable, problem.value))} is ignored",
+            f"accepted: {problem.accepted}",
         )
         for problem in _config.all_problems(settings)
     ]
@@ -105,8 +111,8 @@ def _processes(settings: _config.Settings) -> Table:
     on = settings.values[_config.SWITCH]
     table = _table("Processes", "process", "what happens")
     table.add_row("model_service_worker.py", "its log records, loads and requests are seen" if on else "nothing: off")
-    for seam, purpose in SEAMS.items():
-        table.add_row("", f"{seam}: {purpose}" if on else "")
+    for seam, purpose in SEAMS.items() if on else ():
+        table.add_row("", f"{seam}: {purpose}")
     table.add_row("torchserve", _launcher_decision(settings) if on else "nothing: off")
     table.add_row("any other Python process", "nothing, unless it calls ts_otel_logging.configure()")
     return table
@@ -156,7 +162,8 @@ def _print_settings_file(console: Console, path: str) -> list[Finding]:
     console.print(table)
     return [
         Finding(
-            f"{problem.key or problem.file}: {_masked(problem.key, problem.value)}", f"accepted: {problem.accepted}"
+            f"{', '.join(filter(None, (path, problem.key)))}: {_masked(problem.key, problem.value)}",
+            f"accepted: {problem.accepted}",
         )
         for problem in (*file.problems, *_settings_file.unreachable_sinks(file))
     ]
@@ -177,7 +184,7 @@ def _shown(variable: str, value: Any) -> str:
 
 
 def _masked(variable: str, value: str) -> str:
-    if _SECRET.search(variable) and value and not os.path.exists(value):
+    if variable not in _NEVER_SECRET and _SECRET.search(variable) and value and not os.path.exists(value):
         return "***"
     return _CREDENTIALS_IN_URL.sub("***", value)
 
