@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter
-from opentelemetry.trace import Link
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -23,6 +26,10 @@ _MAX_CHARACTERS: Final = {"traceparent": 512}
 _MAX_MEMBERS: Final = {"tracestate": 32, "baggage": 180}
 # https://www.w3.org/TR/baggage/#limits, and more than any other propagator's header needs.
 _MOST_CHARACTERS: Final = 8_192
+
+# What most callers send, and nothing beside it: reading this alone takes half as long as asking the propagators.
+_USUAL_TRACEPARENT: Final = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
+_USUAL_PROPAGATORS: Final = (TraceContextTextMapPropagator, W3CBaggagePropagator)
 
 _REQUEST_START: Final = "x-request-start"
 _REQUEST_START_FORM: Final = re.compile(r"(?:t=)?(\d{10,16})(?:\.(\d{1,9})\d*)?", re.ASCII)
@@ -57,6 +64,8 @@ class Callers:
 
     def __init__(self, trust: str = "parent") -> None:
         self._trust = trust
+        self._propagator: Any = None
+        self._is_usual = False
 
     def origin(self, headers: Mapping[str, str]) -> Origin:
         """Return where a request comes from; what is malformed counts as absent.
@@ -67,11 +76,30 @@ class Callers:
         nothing = otel_context.Context()
         if self._trust == "ignore":
             return Origin(nothing)
-        context = propagate.extract(headers, nothing, _HEADERS)
+        context = self._usual(headers)
+        if context is None:
+            context = propagate.extract(headers, nothing, _HEADERS)
         if self._trust == "link":
             caller = trace.get_current_span(context).get_span_context()
             return Origin(nothing, (Link(caller),) if caller.is_valid else ())
         return Origin(context, (), _arrived_nanos(headers.get(_REQUEST_START)))
+
+    def _usual(self, headers: Mapping[str, str]) -> Optional[Context]:
+        """Return what the propagators would, if they are the usual ones and the headers are; otherwise None."""
+        propagator = propagate.get_global_textmap()
+        # Whoever sets another one does so before the first request, or later.
+        if propagator is not self._propagator:
+            parts = getattr(propagator, "_propagators", ())
+            is_usual = type(propagator) is CompositePropagator and tuple(map(type, parts)) == _USUAL_PROPAGATORS
+            self._propagator, self._is_usual = propagator, is_usual
+        if not self._is_usual or "tracestate" in headers or "baggage" in headers:
+            return None
+        match = _USUAL_TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        if match is None:
+            return None
+        trace_id, span_id, flags = (int(digits, 16) for digits in match.groups())
+        caller = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+        return trace.set_span_in_context(NonRecordingSpan(caller), _NOTHING) if caller.is_valid else None
 
 
 def _arrived_nanos(text: Optional[str]) -> Optional[int]:
@@ -111,4 +139,5 @@ def _is_usable(name: str, value: str) -> bool:
     )
 
 
+_NOTHING: Final = otel_context.Context()
 _HEADERS: Final = _HeaderGetter()

@@ -9,9 +9,10 @@ from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadW
 from opentelemetry.sdk.metrics import Histogram
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricReader, MetricsData
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, SynchronousMultiSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import TraceFlags
 
+from ts_otel_logging._sdk._request_spans import RequestSpan
 from ts_otel_logging._sdk._sizes import log_record_bytes, span_bytes
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class LaneSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take an ended span; the caller pays for a size estimate and an append."""
-        context = span.context
+        # Of ours without the properties.
+        context: Any = span._context if type(span) is RequestSpan else span.context  # noqa: SLF001 - one room
         if context is not None and context.trace_flags & TraceFlags.SAMPLED:
             self._put(span, span_bytes(span))
 
@@ -47,35 +49,6 @@ class LaneSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what waits."""
         return self._flush(timeout_millis / 1e3)
-
-
-class SpanProcessors(SynchronousMultiSpanProcessor):
-    """Calls what the provider's processors have of their own: most do nothing when a span starts or is about to end."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._starting: tuple[SpanProcessor, ...] = ()
-        self._ending: tuple[SpanProcessor, ...] = ()
-
-    def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Take one more."""
-        super().add_span_processor(span_processor)
-        with self._lock:
-            self._starting = tuple(known for known in self._span_processors if _has_own(known, "on_start"))
-            self._ending = tuple(known for known in self._span_processors if _has_own(known, "_on_ending"))
-
-    def on_start(self, span: Span, parent_context: Optional[Context] = None) -> None:
-        """Tell who wants to know."""
-        for processor in self._starting:
-            processor.on_start(span, parent_context=parent_context)
-
-    def _on_ending(self, span: Span) -> None:
-        for processor in self._ending:
-            processor._on_ending(span)  # noqa: SLF001 - as the base class
-
-
-def _has_own(processor: SpanProcessor, method: str) -> bool:
-    return getattr(getattr(processor, method), "__func__", None) is not getattr(SpanProcessor, method)
 
 
 class LaneLogRecordProcessor(LogRecordProcessor):

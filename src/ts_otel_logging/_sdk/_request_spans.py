@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Optional
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.trace import Span, Tracer, TracerProvider
+from opentelemetry.sdk.trace import Span, SpanProcessor, SynchronousMultiSpanProcessor, Tracer, TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler
 from opentelemetry.sdk.util import BoundedList
@@ -24,7 +24,6 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status,
 
 from ts_otel_logging import _names
 from ts_otel_logging._sdk._ids import SystemIdGenerator
-from ts_otel_logging._sdk._processors import SpanProcessors
 from ts_otel_logging._spans import SPAN_KEY
 
 if TYPE_CHECKING:
@@ -218,6 +217,35 @@ class RequestSpan(Span):
             if hidden[key] or (type(value) is str and value not in clean):
                 return False
         return True
+
+
+class SpanProcessors(SynchronousMultiSpanProcessor):
+    """Calls what the provider's processors have of their own: most do nothing when a span starts or is about to end."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._starting: tuple[SpanProcessor, ...] = ()
+        self._ending: tuple[SpanProcessor, ...] = ()
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Take one more."""
+        super().add_span_processor(span_processor)
+        with self._lock:
+            self._starting = tuple(known for known in self._span_processors if _has_own(known, "on_start"))
+            self._ending = tuple(known for known in self._span_processors if _has_own(known, "_on_ending"))
+
+    def on_start(self, span: Span, parent_context: Optional[Context] = None) -> None:
+        """Tell who wants to know."""
+        for processor in self._starting:
+            processor.on_start(span, parent_context=parent_context)
+
+    def _on_ending(self, span: Span) -> None:
+        for processor in self._ending:
+            processor._on_ending(span)  # noqa: SLF001 - as the base class
+
+
+def _has_own(processor: SpanProcessor, method: str) -> bool:
+    return getattr(getattr(processor, method), "__func__", None) is not getattr(SpanProcessor, method)
 
 
 class RequestTracer(Tracer):

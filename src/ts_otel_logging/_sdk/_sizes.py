@@ -25,7 +25,10 @@ def span_bytes(span: ReadableSpan) -> int:
     """Return the weight of an ended span, its events with their stack traces included."""
     # The public property wraps the mapping, which makes looking at it five times as slow.
     attributes = getattr(span, "_attributes", None)
-    size = SPAN_BYTES + _mapping_bytes(span.attributes if attributes is None else attributes)
+    size = SPAN_BYTES
+    # A phase has none.
+    if type(attributes) is not dict or attributes:
+        size += _mapping_bytes(span.attributes if attributes is None else attributes)
     # The properties copy; most spans have neither.
     if getattr(span, "_events", True):
         for event in span.events:
