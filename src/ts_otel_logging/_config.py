@@ -514,6 +514,21 @@ def resource_attributes(environ: Mapping[str, str]) -> dict[str, str]:
     return {**attributes, "service.name": name} if name else attributes
 
 
+def max_log_attributes(environ: Mapping[str, str]) -> int:
+    """Return how many attributes a log record may have, as the SDK of a program's own reads it.
+
+    OpenTelemetry specification, "Attribute Limits" and "LogRecord Limits"; 128 unless the environment says otherwise.
+
+    Args:
+        environ: The environment.
+    """
+    for name in ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"):
+        value = environ.get(name, "").strip()
+        if value.isdecimal():
+            return int(value)
+    return 128
+
+
 def is_coloured(environ: Mapping[str, str], stream: Any) -> bool:
     """Return whether text for people on a stream may have colours.
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
 
 from ts_otel_logging import _names
 from ts_otel_logging._caps import MAX_EXPORTED_BYTES, cut_record
+from ts_otel_logging._config import max_log_attributes
 from ts_otel_logging._values import plain, unique_name, utf8
 from ts_otel_logging._version import __version__
 
@@ -23,7 +26,13 @@ _MAX_NAME_CHARACTERS: Final = 1_024
 
 
 class EventLogRecord(LogRecord):
-    """A log record made of an event: its secrets are masked already."""
+    """A log record made of an event: its secrets are masked already.
+
+    Attributes:
+        dropped_attributes: How many of the caller's fields were too many.
+    """
+
+    dropped_attributes = 0
 
 
 class OtlpLogOutput:
@@ -41,6 +50,9 @@ class OtlpLogOutput:
         self._put: Callable[[Logger, Event], bool] = (
             provider.put_event if hasattr(type(provider), "put_event") else _takes_none
         )
+        self._max_attributes: Optional[int] = (
+            provider.max_attributes if hasattr(type(provider), "put_event") else max_log_attributes(os.environ)
+        )
 
     def __call__(self, event: Event) -> None:
         """Emit the event."""
@@ -50,7 +62,7 @@ class OtlpLogOutput:
         except KeyError:
             logger = self._logger(name)
         if logger is not None and not self._put(logger, event):
-            logger.emit(log_record_of(event))
+            logger.emit(log_record_of(event, self._max_attributes))
 
     def _logger(self, name: str) -> Optional[Logger]:
         if len(self._loggers) >= _MAX_LOGGERS:
@@ -68,15 +80,27 @@ def _takes_none(_logger: Logger, _event: Event) -> bool:
     return False
 
 
-def log_record_of(event: Event) -> EventLogRecord:
-    """Return an event as OpenTelemetry's API has it, within `MAX_EXPORTED_BYTES`."""
+def log_record_of(event: Event, max_attributes: Optional[int] = None) -> EventLogRecord:
+    """Return an event as OpenTelemetry's API has it, within `MAX_EXPORTED_BYTES`.
+
+    Args:
+        event: The event.
+        max_attributes: The most that it may have, or None. The caller's last ones go: the SDK would drop the oldest,
+            which are ours, and warn of each.
+    """
     time_nanos = event.time_micros * 1_000
     body = utf8(event.message)
     attributes, characters = _attributes(event)
     # A character has at most four bytes of UTF-8.
     if 4 * (len(body) + characters) > MAX_EXPORTED_BYTES:
         body, attributes = cut_record(body, attributes)
-    return EventLogRecord(
+    dropped = 0
+    if max_attributes is not None and len(attributes) > max_attributes:
+        attributes.pop(_names.TRUNCATED, None)
+        kept = max(max_attributes - 1, 0)
+        dropped = len(attributes) - kept
+        attributes = {**dict(islice(attributes.items(), kept)), **({_names.TRUNCATED: True} if max_attributes else {})}
+    record = EventLogRecord(
         timestamp=time_nanos,
         observed_timestamp=time_nanos,
         severity_text=severity_text_of(event.record.levelname),
@@ -84,6 +108,9 @@ def log_record_of(event: Event) -> EventLogRecord:
         body=body,
         attributes=attributes,
     )
+    if dropped:
+        record.dropped_attributes = dropped
+    return record
 
 
 def severity_text_of(level_name: str) -> str:
@@ -121,13 +148,24 @@ def _attributes(event: Event) -> tuple[dict[str, Any], int]:
                 characters += _characters(value)
     for key, value in event.extra.items():
         # A copy: what the caller does with the object after the call must not show.
-        copy = plain(value)
+        copy = _within_64_bits(plain(value))
         attributes[unique_name(_names.EXTRA_PREFIX + key, attributes) if key in attributes else key] = copy
         characters += 32 + (len(copy) if type(copy) is str else _characters(copy) if type(copy) in _COLLECTIONS else 0)
     return attributes, characters
 
 
 _COLLECTIONS: Final = (dict, list)
+_MAX_INT_64: Final = 2**63
+
+
+def _within_64_bits(value: Any) -> Any:
+    """Return a value of `plain`'s with the integers as text that OTLP cannot hold."""
+    kind = type(value)
+    if kind is int:
+        return value if -_MAX_INT_64 <= value < _MAX_INT_64 else str(value)
+    if kind is list:
+        return [_within_64_bits(item) for item in value]
+    return {key: _within_64_bits(item) for key, item in value.items()} if kind is dict else value
 
 
 def _characters(value: Any) -> int:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord
 from opentelemetry.proto.logs.v1 import logs_pb2
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
@@ -43,7 +44,7 @@ NAMES = (
 )
 SCALARS = st.one_of(
     TEXT,
-    st.sampled_from(["x" * 5_000, "\n" * 9_000, math.nan, math.inf, -0.0, 2**63 - 1, -(2**63), object]),
+    st.sampled_from(["x" * 5_000, "\n" * 9_000, math.nan, math.inf, -0.0, 2**63 - 1, -(2**63), 2**63, object]),
     st.booleans(),
     st.none(),
     st.integers(-(2**63), 2**63 - 1),
@@ -172,16 +173,61 @@ class TestRecords:
         assert len(receiver.log_records) == 1
         assert '"body": "a line"' in capfd.readouterr().err
 
-    def test_the_limit_of_attributes_holds(self, receiver, monkeypatch):
+    @pytest.mark.parametrize("exporters", ["otlp", "otlp,console"])
+    @pytest.mark.parametrize(("limit", "kept"), [(5, 3), (1, 0), (0, 0)])
+    def test_the_limit_of_attributes_costs_the_callers_last_ones(self, receiver, monkeypatch, exporters, limit, kept):
         # The oldest SDK reads it with every record.
-        monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "5")
-        with room(over(receiver, OTEL_ATTRIBUTE_COUNT_LIMIT="5")) as sdk:
-            with pytest.warns(UserWarning, match="dropped due to limits"):
-                log_through(sdk, **{f"field {number}": number for number in range(9)})
+        monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", str(limit))
+        fields = {f"field {number}": number for number in range(9)}
+        with room(over(receiver, OTEL_ATTRIBUTE_COUNT_LIMIT=str(limit), OTEL_LOGS_EXPORTER=exporters)) as sdk:
+            log_through(sdk, **fields)
             assert sdk.flush()
         [item] = receiver.log_records
-        assert len(item.record.attributes) == 5
-        assert item.record.dropped_attributes_count == 5, "the uid among them"
+        ours = ["log.record.uid", *list(fields)[:kept], "truncated"]
+        assert list(attributes(item)) == (ours if kept else ["truncated"][:limit])
+        assert item.record.dropped_attributes_count == 10 - max(limit - 1, 0)
+
+    def test_the_default_limit_is_128_and_leaves_a_record_of_as_many_whole(self, receiver):
+        with room(over(receiver)) as sdk:
+            for count in (127, 128):
+                log_through(sdk, **{f"field {number}": number for number in range(count)})
+            assert sdk.flush()
+        whole, cut = receiver.log_records
+        assert len(whole.record.attributes) == len(cut.record.attributes) == 128
+        assert "truncated" not in attributes(whole)
+        assert whole.record.dropped_attributes_count == 0
+        assert attributes(cut)["truncated"].bool_value
+        assert cut.record.dropped_attributes_count == 2, "one for the mark"
+
+    def test_a_record_that_is_too_large_as_well_keeps_the_limit(self, receiver):
+        with room(over(receiver)) as sdk:
+            log_through(sdk, **{f"field {number}": "x" * 2_000 for number in range(127)})
+            assert sdk.flush()
+        [item] = receiver.log_records
+        assert len(item.record.attributes) == 128
+        assert "log.record.uid" in attributes(item)
+        assert attributes(item)["truncated"].bool_value
+
+    def test_a_provider_of_the_programs_own_keeps_what_is_ours(self, monkeypatch):
+        monkeypatch.setenv("OTEL_ATTRIBUTE_COUNT_LIMIT", "4")
+        exporter = InMemoryLogRecordExporter()
+        provider = LoggerProvider(shutdown_on_exit=False)
+        provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+        record = {"msg": "a line", "levelname": "INFO", "levelno": 20, "a": 1, "b": 2, "c": 3, "d": 4}
+        BridgeHandler(stream=Lines(), logger_provider=provider).handle(logging.makeLogRecord(record))
+        [item] = exporter.get_finished_logs()
+        assert list(item.log_record.attributes) == ["log.record.uid", "a", "b", "truncated"]
+
+    @pytest.mark.parametrize("exporters", ["otlp", "otlp,console"])
+    def test_integers_of_more_than_64_bits_are_text(self, receiver, exporters):
+        with room(over(receiver, OTEL_LOGS_EXPORTER=exporters)) as sdk:
+            log_through(sdk, big=2**63, small=-(2**63) - 1, fits=2**63 - 1, inner={"list": [2**64, 2**65]})
+            assert sdk.flush()
+        found = attributes(receiver.log_records[0])
+        assert (found["big"].string_value, found["small"].string_value) == (str(2**63), str(-(2**63) - 1))
+        assert found["fits"].int_value == 2**63 - 1
+        [pair] = found["inner"].kvlist_value.values
+        assert [value.WhichOneof("value") for value in pair.value.array_value.values] == ["string_value"] * 2
 
     def test_the_limit_of_lengths_holds(self, receiver, monkeypatch):
         monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 # Besides its bytes: the objects around them, and its place in the lane.
 _RECORD_BYTES: Final = 250
 _ATTRIBUTES: Final = b"\x32"
-# Of an event: its uid, and those of its exception.
-_MAX_OWN_ATTRIBUTES: Final = 4
+# Of an event: its uid, those of its exception, and the mark of a cut.
+_MAX_OWN_ATTRIBUTES: Final = 5
 # An event's size is limited as JSON, in which a byte may become six.
 _SURELY_FITS: Final = MAX_EXPORTED_BYTES // 8
 _MAX_SEVERITIES: Final = 64
@@ -63,6 +63,9 @@ class LaneLoggerProvider(LoggerProvider):
         processors: Those of the lanes.
         takes_events: Whether all lanes' exporters take bytes, and nobody wants the SDK to count its records.
         **kwargs: What the SDK's takes.
+
+    Attributes:
+        max_attributes: The most that a log record may have, or None.
     """
 
     def __init__(self, *processors: LaneLogRecordProcessor, takes_events: bool, **kwargs: Any) -> None:
@@ -71,6 +74,7 @@ class LaneLoggerProvider(LoggerProvider):
         # Their names differ from release to release.
         most = getattr(limits, "max_log_record_attributes", limits.max_attributes)
         longest = getattr(limits, "max_log_record_attribute_length", limits.max_attribute_length)
+        self.max_attributes: Optional[int] = most
         self._max_extra = sys.maxsize if most is None else most - _MAX_OWN_ATTRIBUTES
         for processor in processors:
             super().add_log_record_processor(processor)
@@ -98,9 +102,13 @@ class LaneLoggerProvider(LoggerProvider):
             Exception: It cannot be encoded.
         """
         puts = self._puts
-        if not puts or type(logger) is not Logger or len(event.extra) + len(event.scope.attributes) > self._max_extra:
+        if not puts or type(logger) is not Logger:
             return False
-        data = encode_event(event)
+        if len(event.extra) + len(event.scope.attributes) > self._max_extra:
+            cut = log_record_of(event, self.max_attributes)
+            data = encode_log_record(cut, cut.dropped_attributes)
+        else:
+            data = encode_event(event)
         record = EncodedLogRecord(data, logger)
         for put in puts:
             put(record, len(data) + _RECORD_BYTES)

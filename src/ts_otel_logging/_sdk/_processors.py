@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import TraceFlags
 
+from ts_otel_logging._otlp_log import EventLogRecord
 from ts_otel_logging._sdk._request_spans import RequestSpan
 from ts_otel_logging._sdk._sizes import log_record_bytes, span_bytes
 
@@ -65,6 +66,10 @@ class LaneLogRecordProcessor(LogRecordProcessor):
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
         """Take a log record; the caller pays for a size estimate, a shallow copy and an append."""
         given = log_record.log_record
+        if type(given) is EventLogRecord and given.dropped_attributes:
+            # The SDK has counted none: it got no more than the limit.
+            attributes: Any = given.attributes
+            attributes.dropped = given.dropped_attributes
         # The context, with the spans it holds, and the exception, with its frames, must not live as long as the queue.
         # They stay on the given record, for other processors. `copy.copy` takes four times as long.
         record = given.__class__.__new__(given.__class__)
