@@ -386,6 +386,23 @@ class TestProcessors:
         ours.provider.get_tracer("theirs").start_span("look up").end()
         assert told == [("predict", 0), ("look up", 1)]
 
+    def test_need_not_know_of_the_end_that_is_near(self) -> None:
+        _, ours = both()
+
+        class Older:
+            ended: list[str] = []  # noqa: RUF012 - one of it
+
+            def on_start(self, span: Any, parent_context: Any = None) -> None:
+                pass
+
+            def on_end(self, span: Any) -> None:
+                self.ended.append(span.name)
+
+        ours.provider.add_span_processor(Older())  # type: ignore[arg-type]
+        ours.tracer.start_span("predict").end()
+        ours.provider.get_tracer("theirs").start_span("look up").end()
+        assert Older.ended == ["predict", "look up"]
+
 
 def test_an_exception_is_told_as_the_sdk_tells_it() -> None:
     told = []

@@ -245,7 +245,9 @@ class SpanProcessors(SynchronousMultiSpanProcessor):
 
 
 def _has_own(processor: SpanProcessor, method: str) -> bool:
-    return getattr(getattr(processor, method), "__func__", None) is not getattr(SpanProcessor, method)
+    # A processor of a class of its own may have none at all: the SDK would raise into the code around the span.
+    found = getattr(processor, method, None)
+    return found is not None and getattr(found, "__func__", None) is not getattr(SpanProcessor, method)
 
 
 class RequestTracer(Tracer):
