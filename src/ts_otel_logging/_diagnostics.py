@@ -41,12 +41,13 @@ def report(event: str, *, level: int = logging.WARNING, **fields: Any) -> None:
     logger.log(level, event, extra=fields)
 
 
-def swallowed(where: str, error: BaseException) -> None:
+def swallowed(where: str, error: BaseException, event: str = "internal error, telemetry lost") -> None:
     """Count an error of ours and tell it: the first at once, later ones at most once a minute with their count.
 
     Args:
         where: The name of the shielded place.
         error: What was raised there.
+        event: What it means to the operator.
 
     Raises:
         BaseException: The error itself, when `reraise` is set.
@@ -63,7 +64,7 @@ def swallowed(where: str, error: BaseException) -> None:
     _telling.active = True
     try:
         report(
-            "internal error, telemetry lost",
+            event,
             where=where,
             error=f"{type(error).__name__}: {error}",
             count=count - told_count,

@@ -7,7 +7,13 @@ import sys
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Optional
 
-from ts_otel_logging._settings_file import SINK_ACCEPTED, FileProblem
+from ts_otel_logging._settings_file import (
+    ANOTHER_PLACE_ACCEPTED,
+    SINK_ACCEPTED,
+    FileProblem,
+    resolved,
+    wrong_arguments,
+)
 from ts_otel_logging._sink_thread import SinkThread
 
 if TYPE_CHECKING:
@@ -111,10 +117,16 @@ class SinkFactory:
             self._configurator.config["handlers"][sink.name] = dict(sink.config)
             handler: Any = self._configurator.configure_handler(self._configurator.config["handlers"][sink.name])
         except Exception as error:  # noqa: BLE001 - the user's classes and arguments
-            is_file = isinstance(error, OSError) and "filename" in sink.config
-            key = f"{sink.key}.filename" if is_file else sink.key
-            value = sink.config["filename"] if is_file else sink.config.get("class") or sink.config.get("()")
-            self._refuse(key, value, error, "a file that can be written" if is_file else SINK_ACCEPTED)
+            kind = sink.config.get("class") or sink.config.get("()")
+            factory = resolved(str(kind))
+            wrong = wrong_arguments(factory, sink.config) if isinstance(error, TypeError) else []
+            for name, accepted in wrong:
+                self._tell(f"{sink.key}.{name}", sink.config.get(name, ""), accepted)
+            if not wrong and isinstance(error, OSError) and "filename" in sink.config:
+                self._refuse(f"{sink.key}.filename", sink.config["filename"], error, "a file that can be written")
+            elif not wrong:
+                accepted = SINK_ACCEPTED if factory is None else "arguments that it can be made with"
+                self._refuse(sink.key, kind, error, accepted)
             return None
         # A target of another handler (logging.handlers.MemoryHandler) is found by its name.
         self._configurator.config["handlers"][sink.name] = handler
@@ -123,7 +135,7 @@ class SinkFactory:
             return None
         if getattr(handler, "stream", None) in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             # Every event is on the console already; and what a sink prints may itself become an event.
-            self._refuse(sink.key, type(handler).__name__, ValueError("the console has its lines"), "another place")
+            self._tell(sink.key, type(handler).__name__, ANOTHER_PLACE_ACCEPTED)
             return None
         handler.name = sink.name
         handler.setLevel(sink.level)
@@ -131,5 +143,7 @@ class SinkFactory:
 
     def _refuse(self, key: str, value: Any, error: Exception, accepted: str) -> None:
         reason = error if error.__cause__ is None else error.__cause__
-        told = f"{accepted}; {type(reason).__name__}: {reason}"
-        self.problems.append(FileProblem(self._file.path, key, str(value)[:200], told))
+        self._tell(key, value, f"{accepted}; {type(reason).__name__}: {reason}")
+
+    def _tell(self, key: str, value: Any, accepted: str) -> None:
+        self.problems.append(FileProblem(self._file.path, key, str(value)[:200], accepted))

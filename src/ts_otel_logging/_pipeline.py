@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _NOTHING: Final[Mapping[Any, Any]] = {}
 _NONE: Final[frozenset[str]] = frozenset()
+_PROCESSOR_FAILED: Final = "processor failed: its effect on the event is lost, nothing else"
 _NEVER_SECRET: Final = _names.LINE_FIELDS - {_names.EVENT, _names.EXCEPTION}
 
 Output = Callable[["Event"], None]
@@ -87,13 +88,13 @@ class Pipeline:
                         return False
                     if not isinstance(error, Exception):
                         raise
-                    swallowed(f"processor {_name(processor)}", error)
+                    swallowed(f"processor {_name(processor)}", error, _PROCESSOR_FAILED)
                     continue
                 if isinstance(result, dict):
                     fields = result
                 else:
                     rubbish = TypeError(f"returned {type(result).__name__}, not a dict")
-                    swallowed(f"processor {_name(processor)}", rubbish)
+                    swallowed(f"processor {_name(processor)}", rubbish, _PROCESSOR_FAILED)
         finally:
             running.pop()
         event.replace(fields)

@@ -8,6 +8,7 @@ makes the handlers. The section ``ts_otel_logging`` of a model's ``model-config.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -34,6 +35,7 @@ _CHECK_SECONDS: Final = 2.0
 OUR_SINKS: Final = ("TimestampedFileHandler", "SyslogHandler", "LatencyHandler")
 _OUR_SINKS_MODULE: Final = "ts_otel_logging.sinks"
 SINK_ACCEPTED: Final = f"{', '.join(OUR_SINKS)}, or package.module.Class of a logging.Handler"
+ANOTHER_PLACE_ACCEPTED: Final = "a handler for another place: every event is on the console already"
 
 
 class FileProblem(NamedTuple):
@@ -162,7 +164,7 @@ def read_settings_file(path: str, folder: str) -> SettingsFile:
         return SettingsFile(path, is_readable=False, problems=(problem,))
     digest = hashlib.sha256(content).hexdigest()
     try:
-        document = _parse(path, content)
+        document, repeated = _parse(path, content)
     except _Unreadable as error:
         return SettingsFile(path, digest, is_readable=False, problems=(error.problem,))
     reader = _Reader(path, folder)
@@ -170,9 +172,8 @@ def read_settings_file(path: str, folder: str) -> SettingsFile:
     sinks = reader.sinks(document.get("handlers"))
     routes = reader.routes({sink.name for sink in sinks})
     parts = {name: document[name] for name in ("formatters", "filters") if isinstance(document.get(name), dict)}
-    return SettingsFile(
-        path, digest, switches=switches, sinks=sinks, routes=routes, parts=parts, problems=tuple(reader.problems)
-    )
+    problems = (*repeated, *reader.problems)
+    return SettingsFile(path, digest, switches=switches, sinks=sinks, routes=routes, parts=parts, problems=problems)
 
 
 def read_model_section(section: Any, file: str) -> tuple[Switches, tuple[FileProblem, ...]]:
@@ -193,9 +194,10 @@ def read_model_section(section: Any, file: str) -> tuple[Switches, tuple[FilePro
 
 
 def unreachable_sinks(file: SettingsFile) -> list[FileProblem]:
-    """Return our own kinds of sinks whose file or host cannot be used now, as far as two seconds show it.
+    """Return the sinks whose file, host or package is not there now, as far as two seconds show it.
 
-    They are made all the same: a folder or a host may come later.
+    They are made all the same: a folder or a host may come later, a package with a model. Of files and hosts only those
+    of our own kinds of sinks are looked at.
     """
     found: dict[str, FileProblem] = {}
 
@@ -222,6 +224,12 @@ def unreachable_sinks(file: SettingsFile) -> list[FileProblem]:
     deadline = time.monotonic() + _CHECK_SECONDS
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0.0))
+    for sink in file.sinks:
+        kind = str(sink.config.get("class") or sink.config.get("()"))
+        if "://" not in kind and not _origin(kind):
+            package = kind.partition(".")[0]
+            accepted = f"{SINK_ACCEPTED}; there is no {package} here, unless a model's archive brings it"
+            found[sink.key] = FileProblem(file.path, sink.key, kind, accepted)
     return [found[sink.key] for sink in file.sinks if sink.key in found]
 
 
@@ -243,27 +251,44 @@ class _Unreadable(Exception):  # noqa: N818 - carries a problem
         self.problem = problem
 
 
-def _parse(path: str, content: bytes) -> dict[str, Any]:
+def _parse(path: str, content: bytes) -> tuple[dict[str, Any], list[FileProblem]]:
+    """Return the document, and the keys that stand twice in one mapping."""
     if len(content) > _MAX_BYTES:
         raise _Unreadable(FileProblem(path, "", f"more than {_MAX_BYTES} bytes", f"a file of at most {_MAX_BYTES}"))
     language = {".toml": "TOML", ".json": "JSON"}.get(os.path.splitext(path)[1].lower(), "YAML")
+    repeated: list[tuple[int, str]] = []
     try:
-        document = _PARSERS[language](content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        document = _parse_yaml(text, repeated) if language == "YAML" else _PARSERS[language](text)
     except Exception as error:  # noqa: BLE001 - parsers raise errors of their own, and RecursionError
         message = " ".join(str(error).split())
         key = f"line {line}" if (line := _line_of(error)) else ""
         raise _Unreadable(FileProblem(path, key, message or type(error).__name__, f"well-formed {language}")) from None
     if document is None:
-        return {}
+        return {}, []
     if not isinstance(document, dict):
         raise _Unreadable(FileProblem(path, "", type(document).__name__, f"a mapping with {', '.join(_FILE_KEYS)}"))
-    return {str(key): value for key, value in document.items()}
+    problems = [FileProblem(path, f"line {line}", key, "each key once; the last one holds") for line, key in repeated]
+    return {str(key): value for key, value in document.items()}, problems
 
 
-def _parse_yaml(text: str) -> Any:
+def _parse_yaml(text: str, repeated: list[tuple[int, str]]) -> Any:
     import yaml
 
-    return yaml.safe_load(text)
+    class Loader(yaml.SafeLoader):
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            # YAML 1.2 section 3.2.1.1: keys are unique. PyYAML takes the last one without a word.
+            node: yaml.MappingNode = super().compose_mapping_node(anchor)
+            seen: set[str] = set()
+            for key, _ in node.value:
+                # Several merges are no repetition.
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if key.value in seen:
+                        repeated.append((key.start_mark.line + 1, key.value))
+                    seen.add(key.value)
+            return node
+
+    return yaml.load(text, Loader)  # noqa: S506 - a safe one
 
 
 def _parse_toml(text: str) -> Any:
@@ -271,7 +296,7 @@ def _parse_toml(text: str) -> Any:
     return parser.loads(text)
 
 
-_PARSERS: Final[dict[str, Callable[[str], Any]]] = {"YAML": _parse_yaml, "TOML": _parse_toml, "JSON": json.loads}
+_PARSERS: Final[dict[str, Callable[[str], Any]]] = {"TOML": _parse_toml, "JSON": json.loads}
 
 
 def _line_of(error: Exception) -> Optional[int]:
@@ -461,7 +486,7 @@ class _Reader:
         self._check_references(key, config)
         config = {("()" if kind_key == "()" else "class"): factory, **self._absolute(config)}
         # A module of the user's is imported by the worker alone, which finds the model's own modules too.
-        if kind_key != "()" and factory.startswith(("logging.", _OUR_SINKS_MODULE)):
+        if kind_key != "()" and (factory.startswith(_OUR_SINKS_MODULE) or _is_of_standard_library(factory)):
             self._check_arguments(key, factory, config)
         if level is None or len(self.problems) > before:
             return None
@@ -479,20 +504,16 @@ class _Reader:
 
     def _check_arguments(self, key: str, factory: str, config: Mapping[str, Any]) -> None:
         handler = resolved(factory)
-        if handler is None:
+        if not isinstance(handler, type) or not issubclass(handler, logging.Handler):
             self.refuse(f"{key}.type", factory, SINK_ACCEPTED)
             return
+        stream = config.get("stream") or "ext://sys.stderr"
+        if handler is logging.StreamHandler and str(stream).startswith("ext://sys."):
+            self.refuse(f"{key}.type", factory, ANOTHER_PLACE_ACCEPTED)
+            return
         before = len(self.problems)
-        parameters = inspect.signature(handler).parameters
-        given = {name for name in config if name not in ("class", *_COMMON_ARGUMENTS)}
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            names = ", ".join(("level", "formatter", "filters", *parameters))
-            for name in sorted(given - set(parameters)):
-                self.refuse(f"{key}.{name}", config[name], f"no such argument; there are {names}")
-        for name, parameter in parameters.items():
-            is_required = parameter.default is parameter.empty and parameter.kind not in _VARIADIC
-            if is_required and name not in given:
-                self.refuse(f"{key}.{name}", "", f"a value: {factory.rpartition('.')[2]} needs it")
+        for name, accepted in wrong_arguments(handler, config):
+            self.refuse(f"{key}.{name}", config.get(name, ""), accepted)
         if factory.startswith(_OUR_SINKS_MODULE) and len(self.problems) == before:
             self._check_values(key, config)
         elif isinstance(config.get("filename"), str):
@@ -504,10 +525,12 @@ class _Reader:
         try:
             _made(config).close()
         except (ValueError, TypeError) as error:
-            # They begin with the argument's name.
-            name, _, reason = str(error).partition(": ")
+            # <argument>: accepted is <this>, not <value>
+            subject, _, reason = str(error).partition(": ")
+            name = subject.partition(" ")[0]
             if name in config:
-                self.refuse(f"{key}.{name}", config[name], reason)
+                accepted = reason.removeprefix("accepted is ").removesuffix(f", not {config[name]!r}")
+                self.refuse(f"{key}.{name}", config[name], accepted)
             else:
                 self.refuse(key, config["class"], str(error))
 
@@ -582,6 +605,49 @@ def resolved(factory: str) -> Optional[Any]:
         return BaseConfigurator({}).resolve(factory)  # type: ignore[no-untyped-call, unused-ignore]
     except (ValueError, AttributeError):
         return None
+
+
+def wrong_arguments(factory: Any, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the arguments that a class does not have, and those that it needs and a section does not give.
+
+    Args:
+        factory: The class, or what makes its objects.
+        config: The section, in the form of `logging.config.dictConfig`.
+
+    Returns:
+        Each argument with what is accepted.
+    """
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (ValueError, TypeError):
+        # Some classes in C tell nothing.
+        return []
+    wrong = []
+    given = {name for name in config if name not in ("class", "()", *_COMMON_ARGUMENTS)}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        names = ", ".join(("level", "formatter", "filters", *parameters))
+        wrong += [(name, f"no such argument; there are {names}") for name in sorted(given - set(parameters))]
+    for name, parameter in parameters.items():
+        is_required = parameter.default is parameter.empty and parameter.kind not in _VARIADIC
+        if is_required and name not in given:
+            wrong.append((name, f"a value: {getattr(factory, '__name__', 'it')} needs it"))
+    return wrong
+
+
+def _is_of_standard_library(factory: str) -> bool:
+    """Return whether importing a class does what is known: neither the user's module, nor one that is installed."""
+    origin = _origin(factory)
+    inside = os.path.dirname(os.__file__) + os.sep
+    return origin in ("built-in", "frozen") or (origin.startswith(inside) and "-packages" + os.sep not in origin)
+
+
+def _origin(factory: str) -> str:
+    """Return where the outermost package of a class comes from, without importing it; empty if it is not found."""
+    try:
+        spec = importlib.util.find_spec(factory.partition(".")[0])
+    except (ImportError, ValueError, AttributeError):
+        return ""
+    return "" if spec is None else spec.origin or "a folder"
 
 
 def _shown(value: Any) -> str:

@@ -274,14 +274,23 @@ class TestProcessors:
         assert lines.getvalue() == ""
 
     @pytest.mark.parametrize("broken", [lambda *_: 1 / 0, lambda *_: None])
-    def test_a_broken_one_costs_only_its_own_effect(
-        self, logger: logging.Logger, lines: Lines, monkeypatch: pytest.MonkeyPatch, broken: Any
+    def test_a_broken_one_costs_only_its_own_effect_as_is_said(
+        self,
+        logger: logging.Logger,
+        lines: Lines,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        broken: Any,
     ) -> None:
         monkeypatch.setattr(_diagnostics, "reraise", False)
+        monkeypatch.setattr(_diagnostics, "_last_told", {})
         logger.addHandler(BridgeHandler(processors=[broken, lambda _l, _m, e: {**e, "later": 1}], stream=lines))
         logger.info("x")
         assert lines.last["event"] == "x"
         assert lines.last["later"] == 1
+        (report,) = [record for record in caplog.records if record.name == _diagnostics.LOGGER_NAME]
+        assert report.msg == "processor failed: its effect on the event is lost, nothing else"
+        assert "<lambda>" in vars(report)["where"]
 
     def test_none_and_one_that_changes_nothing_give_the_same_bytes(self, logger: logging.Logger) -> None:
         record = logging.makeLogRecord(

@@ -126,6 +126,24 @@ def test_an_empty_file_says_nothing(read: Any, text: str) -> None:
         ("handlers: [{handler: x}]", "handlers.x.type", ("TimestampedFileHandler", "package.module.Class")),
         ("handlers: [{handler: x, type: Pigeon}]", "handlers.x.type", ("Pigeon", "SyslogHandler")),
         ("handlers: [{handler: x, type: logging.Pigeon}]", "handlers.x.type", ("logging.Pigeon", "SyslogHandler")),
+        (
+            "handlers: [{handler: x, type: json.JSONDecoder}]",
+            "handlers.x.type",
+            ("json.JSONDecoder", "logging.Handler"),
+        ),
+        ("handlers: [{handler: x, type: json.nothing.X}]", "handlers.x.type", ("json.nothing.X", "logging.Handler")),
+        (
+            "handlers: [{handler: x, type: logging.StreamHandler}]",
+            "handlers.x.type",
+            ("every event is on the console",),
+        ),
+        (
+            "handlers: {x: {class: logging.StreamHandler, stream: 'ext://sys.stdout'}}",
+            "handlers.x.type",
+            ("every event is on the console",),
+        ),
+        ("level: INFO\ntraces: false\nlevel: DEBUG", "line 3", ("level", "the last one holds")),
+        ("levels:\n  a: INFO\n  'a': DEBUG", "line 3", ("a", "once")),
         ("handlers: {x: {class: logging.NullHandler, level: LOUD}}", "handlers.x.level", ("LOUD", "WARNING")),
         ("handlers: {x: {class: logging.NullHandler, colour: red}}", "handlers.x.colour", ("red", "no such argument")),
         ("handlers: {x: {class: logging.FileHandler}}", "handlers.x.filename", ("FileHandler needs it",)),
@@ -244,7 +262,17 @@ def test_the_seeds_own_kinds_are_made_as_the_file_says(read: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("sink", "key", "words"),
     [
-        ("{class: SyslogHandler, facility: kitchen}", "facility", ("kitchen", "local0")),
+        ("{class: SyslogHandler, facility: kitchen}", "facility", ("kitchen → 0 to 23, or one of ", "local7")),
+        ("{class: SyslogHandler, transport: quic}", "transport", ("quic → udp or tcp or tls with a host",)),
+        ("{class: SyslogHandler, address: [localhost, 70000]}", "address", ("70000] → [host, port]", "1 to 65535")),
+        (
+            "{class: SyslogHandler, transport: tls, cert_file: /no.pem}",
+            "cert_file",
+            ("/no.pem → a certificate with its key, as PEM: No such file",),
+        ),
+        ("{class: TimestampedFileHandler, filename: 5}", "filename", ("5 → a path",)),
+        ("{class: LatencyHandler, filename: x.csv, summary_filename: 5}", "summary_filename", ("5 → a path",)),
+        ("{class: LatencyHandler, filename: x.csv, columns: 7}", "columns", ("7 → a list of names",)),
         ("{class: SyslogHandler, colour: red}", "colour", ("no such argument", "address")),
         ("{class: SyslogHandler, address: 514}", "address", ("514", "[host, port]")),
         ("{class: LatencyHandler, filename: x.csv, columns: [7]}", "columns", ("7", "list of names")),
@@ -256,6 +284,7 @@ def test_their_arguments_are_checked(read: Any, sink: str, key: str, words: tupl
     assert list(told(file)) == [f"handlers.x.{key}"]
     for word in words:
         assert word in told(file)[f"handlers.x.{key}"]
+    assert ", not " not in told(file)[f"handlers.x.{key}"]
 
 
 def test_what_cannot_be_reached_now_is_told_and_made_all_the_same(read: Any, tmp_path: Path) -> None:
@@ -271,6 +300,63 @@ def test_what_cannot_be_reached_now_is_told_and_made_all_the_same(read: Any, tmp
     assert "a file that can be written to" in problems["handlers.file.filename"].accepted
     assert "no-such-host.invalid" in problems["handlers.nowhere.address"].value
     assert "a host that has an address" in problems["handlers.nowhere.address"].accepted
+
+
+def test_a_merged_mapping_repeats_nothing(read: Any) -> None:
+    file = read("""
+        handlers:
+          one: &one {class: logging.FileHandler, filename: one.log, level: INFO}
+          two: {<<: *one, filename: two.log}
+          three: {<<: *one, <<: {level: ERROR}}
+    """)
+    assert file.problems == ()
+    assert [os.path.basename(sink.config["filename"]) for sink in file.sinks] == ["one.log", "two.log", "one.log"]
+
+
+def test_a_package_that_is_not_there_is_told_without_an_import_of_one_that_is(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "imported_by_the_worker_alone.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = read("""
+        handlers:
+          there: {class: imported_by_the_worker_alone.Handler}
+          made: {(): "ext://imported_by_the_worker_alone.make"}
+          nowhere: {class: no_such_package.module.Handler}
+    """)
+    assert (file.problems, len(file.sinks)) == ((), 3)
+    (problem,) = unreachable_sinks(file)
+    assert (problem.key, problem.value) == ("handlers.nowhere", "no_such_package.module.Handler")
+    assert "there is no no_such_package here" in problem.accepted
+
+
+class Own(logging.Handler):
+    """A handler that the file names by its dotted name."""
+
+    def __init__(self, filename: str, size: int = 1) -> None:
+        super().__init__()
+        if size < 0:
+            raise ValueError("a negative size")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told_of_it"),
+    [
+        (
+            "filenam: x",
+            {
+                "handlers.x.filenam": "no such argument; there are level, formatter, filters, filename, size",
+                "handlers.x.filename": "a value: Own needs it",
+            },
+        ),
+        ("filename: x, size: -1", {"handlers.x": "arguments that it can be made with; ValueError: a negative size"}),
+    ],
+)
+def test_what_only_a_worker_finds_out_is_told_as_clearly(read: Any, arguments: str, told_of_it: dict[str, str]) -> None:
+    file = read(f"handlers: {{x: {{class: {__name__}.Own, {arguments}}}}}")
+    factory = SinkFactory(file)
+    assert (file.problems, factory.build(*file.sinks)) == ((), None)
+    assert {problem.key: problem.accepted for problem in factory.problems} == told_of_it
 
 
 class TestDocumentation:

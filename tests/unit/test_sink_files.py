@@ -286,7 +286,7 @@ class TestLatency:
         head, *data = rows(path)
         assert (head, [row[1] for row in data]) == (["time", "latency"], ["0.25", "0.5"])
 
-    @pytest.mark.parametrize("arguments", [{"fields": []}, {"fields": [1]}, {"columns": [""]}])
+    @pytest.mark.parametrize("arguments", [{"fields": []}, {"fields": [1]}, {"columns": [""]}, {"columns": 5}])
     def test_wrong_names_are_refused(self, tmp_path: Path, arguments: dict[str, Any]) -> None:
         with pytest.raises((TypeError, ValueError), match="accepted is"):
             LatencyHandler(tmp_path / "latency.csv", **arguments)

@@ -386,8 +386,8 @@ class TestSinks:
         file.path.write_text(f"""
             handlers:
               - {{handler: bad, type: no_such_module.Handler}}
-              - {{handler: worse, type: collections.OrderedDict}}
-              - {{handler: console, type: logging.StreamHandler}}
+              - {{handler: worse, type: structlog.PrintLogger}}
+              - {{handler: console, type: logging.StreamHandler, stream: "ext://logging.sys.stdout"}}
               - {{handler: good, type: logging.FileHandler, filename: {tmp_path / "good.log"}}}
         """)
         ts_otel_logging.configure(config=str(file.path))
@@ -395,6 +395,7 @@ class TestSinks:
         assert list(told) == ["handlers.bad", "handlers.worse", "handlers.console"]
         assert "package.module.Class" in told["handlers.bad"]
         assert "no_such_module" in told["handlers.bad"]
+        assert told["handlers.console"] == "a handler for another place: every event is on the console already"
         logging.getLogger("acme").info("heard")
         assert ts_otel_logging.force_flush()
         assert (tmp_path / "good.log").read_text().endswith("heard\n")

@@ -23,12 +23,15 @@ class AppendFile:
     Args:
         filename: Where; relative to the current folder.
         head: The first line of a new or emptied file, with its newline; written once, by whichever process comes first.
+        argument: What the caller calls the file's name.
 
     Raises:
         TypeError: The file's name is no path.
     """
 
-    def __init__(self, filename: str | os.PathLike[str], head: bytes = b"") -> None:
+    def __init__(self, filename: str | os.PathLike[str], head: bytes = b"", argument: str = "filename") -> None:
+        if not isinstance(filename, (str, os.PathLike)):
+            raise TypeError(f"{argument}: accepted is a path, not {filename!r}")
         # Absolute now: TorchServe changes the folder when it loads a model.
         self.filename = os.path.abspath(os.fspath(filename))
         self._head = head

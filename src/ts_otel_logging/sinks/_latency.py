@@ -7,14 +7,12 @@ import io
 import logging
 import math
 import os
+from collections.abc import Iterable
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Optional
+from typing import Any, Final, Optional
 
 from ts_otel_logging.sinks._append_file import RETRY_SECONDS, AppendFile
 from ts_otel_logging.sinks._record import TRACE_FIELDS, timestamp, trace_fields
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _MAX_SECONDS: Final = 3_600.0
 _PERCENTILES: Final = (50, 90, 95, 99)
@@ -73,7 +71,9 @@ class LatencyHandler(logging.Handler):
             summary_filename = f"{stem}.summary{extension}"
         percentiles = (f"p{percentile}" for percentile in _PERCENTILES)
         self._summary_file = AppendFile(
-            summary_filename, _row(("time", "process", "field", "count", "mean", "min", "max", *percentiles))
+            summary_filename,
+            _row(("time", "process", "field", "count", "mean", "min", "max", *percentiles)),
+            "summary_filename",
         )
         self._distributions: dict[str, _Distribution] = {}
         self._process_id = os.getpid()
@@ -194,7 +194,7 @@ class _Distribution:
 
 
 def _names(argument: str, names: Iterable[str]) -> tuple[str, ...]:
-    result = (names,) if isinstance(names, str) else tuple(names)
+    result: tuple[str, ...] = (names,) if isinstance(names, str) or not isinstance(names, Iterable) else tuple(names)
     if not all(isinstance(name, str) and name for name in result):
         raise TypeError(f"{argument}: accepted is a list of names, not {names!r}")
     return result

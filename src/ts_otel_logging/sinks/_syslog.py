@@ -237,7 +237,9 @@ class SyslogHandler(logging.Handler):
         try:
             context = ssl.create_default_context(cafile=files["ca_file"])
         except OSError as error:
-            raise ValueError(f"ca_file: {files['ca_file']} is no PEM file of certificates: {_reason(error)}") from error
+            raise ValueError(
+                f"ca_file: accepted is a PEM file of certificates: {_reason(error)}, not {files['ca_file']!r}"
+            ) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if files["cert_file"] is not None:
             try:
@@ -334,15 +336,19 @@ def _address(address: Any) -> Union[str, tuple[str, int]]:
             port = int(port)
         if isinstance(host, str) and host and type(port) is int and 0 < port < 65536:  # noqa: PLR2004 - ports
             return host, port
-    raise ValueError(f"address: accepted is [host, port] or the path of a Unix socket, not {address!r}")
+    raise ValueError(
+        f"address: accepted is [host, port] or the path of a Unix socket; a port is 1 to 65535, not {address!r}"
+    )
 
 
 def _transport(transport: Optional[str], address: Union[str, tuple[str, int]]) -> str:
-    accepted = ("unix",) if isinstance(address, str) else TRANSPORTS[:3]
+    is_unix = isinstance(address, str)
+    accepted = TRANSPORTS[3:] if is_unix else TRANSPORTS[:3]
     if transport is None:
         return accepted[0]
     if transport not in accepted:
-        raise ValueError(f"transport: accepted for address {address!r} is {' or '.join(accepted)}, not {transport!r}")
+        address_kind = "the path of a Unix socket" if is_unix else "a host and a port"
+        raise ValueError(f"transport: accepted is {' or '.join(accepted)} with {address_kind}, not {transport!r}")
     return transport
 
 
