@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextvars
 import functools
 import inspect
 import io
@@ -18,8 +19,9 @@ import sys
 import threading
 import traceback
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
 
+from ts_otel_logging import _scope
 from ts_otel_logging._values import plain
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ class Capture:
             printed.end_all()
 
     def end_lines(self) -> None:
-        """Make events of what this thread has printed without an end of line: its request ends."""
+        """Make events of what was printed without an end of line: by this thread, and for the request that ends now."""
+        scope = _scope.current()
         for printed in self._printed:
             printed.end()
+            printed.end_of((scope, *scope.members))
 
     def _replace(self, module: Any, name: str, replacement: Any) -> None:
         original = getattr(module, name)
@@ -112,16 +116,32 @@ class Capture:
         return unraisablehook
 
     def _tell(self, logger: str, level: int, text: str, error: BaseException, trace: TracebackType | None) -> None:
-        self.end_lines()
+        for printed in self._printed:
+            printed.end()
         exc_info = (type(error), error, trace or error.__traceback__)
         self._emit(logging.LogRecord(logger, level, "", 0, text, None, exc_info))
+
+
+class _Begun(NamedTuple):
+    """Text that waits for its end of line.
+
+    Attributes:
+        text: What was printed so far.
+        scope: The requests that it was printed for.
+        context: In which it was printed: whoever ends it may be at work for another request.
+    """
+
+    text: bytes
+    scope: _scope.Scope
+    context: contextvars.Context
 
 
 class _Printed(io.BufferedIOBase):
     """What is printed to one stream, as bytes; the lower half of a text stream.
 
     A write that ends with a newline is one event, however many lines it has. One that does not waits for the rest, in
-    the thread that made it. What a carriage return would overwrite on a screen is left out.
+    the thread that made it and for the request that it was made for. What a carriage return would overwrite on a screen
+    is left out.
     """
 
     mode = "wb"
@@ -134,8 +154,9 @@ class _Printed(io.BufferedIOBase):
         self._level = level
         self._emit = emit
         self._ended = False
-        # By thread: two threads that print by pieces must not have them mixed.
-        self._begun: dict[int, bytes] = {}
+        # By thread: two threads that print by pieces must not have them mixed. Not by the thread's ident, which the
+        # next thread may get.
+        self._begun: dict[threading.Thread, _Begun] = {}
         self._emitting = threading.local()
         os.register_at_fork(after_in_child=self._begun.clear)
 
@@ -159,24 +180,58 @@ class _Printed(io.BufferedIOBase):
                 self._original.write(written.decode("utf-8", "backslashreplace"))
                 self._original.flush()
             return len(written)
-        thread = threading.get_ident()
-        text = self._begun.pop(thread, b"") + written
+        thread = threading.current_thread()
+        scope = _scope.current()
+        text = written
+        begun = self._begun.pop(thread, None)
+        if begun is not None:
+            if begun.scope is scope:
+                text = begun.text + written
+            else:
+                self._tell_begun(begun)
         if text.endswith(b"\n") or len(text) > _MAX_PARTIAL_BYTES:
             self._tell(text)
         elif text:
-            self._begun[thread] = _shown(text) + (b"\r" if text.endswith(b"\r") else b"")
+            if self._begun:
+                self._end_dead()
+            waiting = _shown(text) + (b"\r" if text.endswith(b"\r") else b"")
+            self._begun[thread] = _Begun(waiting, scope, contextvars.copy_context())
         return len(written)
 
     def end(self) -> None:
         """End this thread's line."""
         if self._begun:
-            self._tell(self._begun.pop(threading.get_ident(), b""))
+            begun = self._begun.pop(threading.current_thread(), None)
+            if begun is not None:
+                self._tell_begun(begun)
+
+    def end_of(self, scopes: tuple[_scope.Scope, ...]) -> None:
+        """End the lines of requests, whichever thread has begun them, and those of threads that are no more."""
+        if self._begun:
+            self._end_dead()
+            for thread, begun in list(self._begun.items()):
+                if begun.scope in scopes:
+                    self._end_of_thread(thread)
+
+    def _end_dead(self) -> None:
+        for thread in list(self._begun):
+            if not thread.is_alive():
+                self._end_of_thread(thread)
+
+    def _end_of_thread(self, thread: threading.Thread) -> None:
+        # Its own thread may have ended it in between.
+        begun = self._begun.pop(thread, None)
+        if begun is not None:
+            self._tell_begun(begun)
 
     def end_all(self) -> None:
         """End every thread's line, and write what is printed from now on as it is."""
         self._ended = True
         while self._begun:
-            self._tell(self._begun.popitem()[1])
+            self._tell_begun(self._begun.popitem()[1])
+
+    def _tell_begun(self, begun: _Begun) -> None:
+        begun.context.run(self._tell, begun.text)
 
     def _tell(self, text: bytes) -> None:
         # An empty line has nothing to say.

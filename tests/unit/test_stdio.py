@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ts_otel_logging import BridgeHandler
+from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._stdio import Capture
 
 if TYPE_CHECKING:
@@ -122,6 +122,64 @@ def test_threads_that_print_by_pieces_are_not_mixed(lines):
         for thread in threads:
             thread.join()
         assert sorted(texts(lines)) == sorted(f"{n}{n}{n}" for n in range(4) for _ in range(100))
+
+
+class TestTextWithoutAnEndOfSeveralRequests:
+    def run(self, request_id: str, text: str, *, end: str = "") -> None:
+        """Print in a request from a thread that is over before anybody else prints: the next may get its ident."""
+
+        def work() -> None:
+            _scope.enter(_scope.of_request(request_id, None))
+            print(text, end=end)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
+    def test_is_never_in_the_line_of_another(self, lines):
+        with Streams(lines) as capture:
+            self.run("1", "secret of 1")
+            self.run("2", " line of 2", end="\n")
+            capture.undo()
+        events = {event["event"].strip(): event["request_id"] for event in lines.objects}
+        assert events == {"secret of 1": "1", "line of 2": "2"}
+
+    def test_of_one_thread_is_an_event_of_each(self, lines):
+        with Streams(lines):
+            for request_id, end in (("1", ""), ("2", "\n")):
+                token = _scope.enter(_scope.of_request(request_id, None))
+                print("text", end=end)
+                _scope.leave(token)
+        assert [(event["event"], event["request_id"]) for event in lines.objects] == [("text", "1"), ("text", "2")]
+
+    def test_of_threads_that_are_no_more_does_not_gather(self, lines):
+        with Streams(lines):
+            for number in range(10):
+                self.run(str(number), f"text {number}")
+            assert len(lines.objects) >= 9
+
+    def test_of_a_living_thread_is_an_event_when_its_request_ends(self, lines):
+        printed, ended = threading.Event(), threading.Event()
+
+        def work(scope: _scope.Scope) -> None:
+            _scope.enter(scope)
+            print("waits", end="")
+            printed.set()
+            ended.wait()
+
+        scope = _scope.of_request("1", None)
+        thread = threading.Thread(target=work, args=(scope,), daemon=True)
+        with Streams(lines) as capture:
+            thread.start()
+            printed.wait()
+            capture.end_lines()
+            assert texts(lines) == []
+            token = _scope.enter(scope)
+            capture.end_lines()
+            _scope.leave(token)
+            assert [(event["event"], event["request_id"]) for event in lines.objects] == [("waits", "1")]
+            ended.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(
