@@ -18,6 +18,8 @@ from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._shapes import Shape, build_shape
+from ts_otel_logging._shapes._plain_records import PlainRecords
+from ts_otel_logging._shapes._structlog import StructlogShape
 from ts_otel_logging._sink_output import SinkOutput
 from ts_otel_logging._values import encode_plain, text_of, utf8
 
@@ -152,12 +154,15 @@ class BridgeHandler(logging.Handler):
                 self._write_through(record)
             # Not by _threshold_of: one call less for every record.
             elif record.levelno >= (self._threshold if self._thresholds is None else self._thresholds[record.name]):
+                pipeline = self.pipeline
+                if pipeline.write_plain is not None and pipeline.write_plain(record):
+                    return True
                 event = Event(record)
                 uids = self._uids
                 # Only where there are two copies to tell apart: whoever drops lines by it would lose the only one.
                 if uids is not None and not event.logger.startswith(self._not_exported):
                     event.uid = uids.next()
-                self.pipeline(event)
+                pipeline(event)
         except Exception as error:  # noqa: BLE001 - the shield
             try:
                 self._write_anyway(record, error)
@@ -322,6 +327,24 @@ class _LineOutput:
             swallowed("renderer", error)
             return
         self._writer.write(line + "\n")
+
+    def for_plain_records(self, redaction: Optional[Redaction]) -> Optional[Callable[[logging.LogRecord], bool]]:
+        """Return what writes plain records without an event, as `Pipeline` takes it; None where this shape has none."""
+        if redaction is None or type(self._shape) is not StructlogShape:
+            return None
+        render, most, write = PlainRecords(self._shape, redaction), self._surely_fits, self._writer.write
+
+        def write_plain(record: logging.LogRecord) -> bool:
+            line = render(record)
+            if line is None or len(line) > most:
+                return False
+            try:
+                write(line + "\n")
+            except Exception as error:  # noqa: BLE001 - as the pipeline does
+                swallowed("log output", error)
+            return True
+
+        return write_plain
 
     def _is_too_long(self, line: str) -> bool:
         return len(line.encode("utf-8", "backslashreplace")) >= self._max_record_bytes

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 # Computed, not listed: the attributes that a record of this Python has by itself. A formatter adds the last two, and
 # Python 3.12 the task's name.
 RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
-_RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
+RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
 _MAX_CAUSES: Final = 16
 # The end of the year 9999 in seconds: no calendar, no OTLP field goes further.
-_END_OF_TIME: Final = 253_402_300_800
+END_OF_TIME: Final = 253_402_300_800
 # Arguments of these kinds cannot raise, nor hold a tensor.
 _SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 
@@ -77,19 +77,19 @@ class Event:
         self.record = record
         created = record.created
         # False for NaN too.
-        self.time_micros = int(created * 1_000_000) if 0 <= created < _END_OF_TIME else time.time_ns() // 1_000
-        self.level = _LEVELS.get(record.levelname) or record.levelname.lower()
+        self.time_micros = int(created * 1_000_000) if 0 <= created < END_OF_TIME else time.time_ns() // 1_000
+        self.level = LEVELS.get(record.levelname) or record.levelname.lower()
         name = record.name
         self.logger = name if type(name) is str else text_of(name)
         message = record.msg
         self.message = message if type(message) is str and not record.args else _message(record)
-        self.span_context = _span_context()
+        self.span_context = current_span_context()
         self.scope = _scope.current()
         extra = self._extra = bound_contextvars()
         attributes = record.__dict__
-        if len(attributes) > _RECORD_SIZE:
+        if len(attributes) > RECORD_SIZE:
             # The record's own attributes come first in a plain record: only what was added needs a look.
-            own = _RECORD_SIZE if type(record) is LogRecord else 0
+            own = RECORD_SIZE if type(record) is LogRecord else 0
             for key, value in islice(attributes.items(), own, None):
                 if key not in RECORD_FIELDS:
                     extra[key] = value
@@ -98,7 +98,7 @@ class Event:
         self.exception = _exception(record) if record.exc_info or record.exc_text else None
         if type(message) is dict and _STRUCTLOG_NAME in extra:
             self._unwrap(message, extra)
-        if not _plain_keys.issuperset(extra):
+        if not plain_keys.issuperset(extra):
             self._extra = with_plain_keys(extra)
         self.uid = None
         self.fields = None
@@ -135,7 +135,7 @@ class Event:
 
     def replace(self, fields: dict[str, Any]) -> None:
         """Let the event be what processors made of it; time, severity and ids of its OTLP twin stay as they were."""
-        if not _plain_keys.issuperset(fields):
+        if not plain_keys.issuperset(fields):
             fields = with_plain_keys(fields)
         self.fields = fields
         message = fields.get(_names.EVENT, self.message)
@@ -173,7 +173,8 @@ class Event:
 _last_span: tuple[Optional[Context], Optional[trace.SpanContext]] = (None, None)
 
 
-def _span_context() -> Optional[trace.SpanContext]:
+def current_span_context() -> Optional[trace.SpanContext]:
+    """Return the ids of the current span, or None outside a span."""
     global _last_span  # noqa: PLW0603 - a cache of one, swapped whole
     context = get_current()
     cached, span_context = _last_span
@@ -184,11 +185,11 @@ def _span_context() -> Optional[trace.SpanContext]:
     return span_context
 
 
-_LEVELS: Final = {name: name.lower() for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+LEVELS: Final = {name: name.lower() for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 
 
 # Keys that were seen to be text that UTF-8 can hold and no longer than a name: most records have no other.
-_plain_keys: set[Any] = set()
+plain_keys: set[Any] = set()
 _MAX_PLAIN_KEYS: Final = 1_024
 _MAX_KEY_CHARACTERS: Final = 256
 
@@ -199,9 +200,9 @@ def with_plain_keys(fields: dict[Any, Any]) -> dict[str, Any]:
     odd = []
     for key, value in fields.items():
         if type(key) is str and 0 < len(key) <= _MAX_KEY_CHARACTERS and utf8(key) is key:
-            if len(_plain_keys) >= _MAX_PLAIN_KEYS:
-                _plain_keys.clear()
-            _plain_keys.add(key)
+            if len(plain_keys) >= _MAX_PLAIN_KEYS:
+                plain_keys.clear()
+            plain_keys.add(key)
             result[key] = value
         else:
             odd.append((key, value))

@@ -13,6 +13,7 @@ from ts_otel_logging._values import MAX_ITEMS, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from logging import LogRecord
 
     from structlog.typing import Processor
 
@@ -37,9 +38,13 @@ class Pipeline:
             costs its own effect, not the event.
         outputs: Called in their order with every event that was not dropped.
         redaction: Masks secrets after the processors, before the outputs; None leaves everything as it is.
+
+    Attributes:
+        write_plain: Writes a record for which no event has to be made, and returns whether it did; None where every
+            record becomes one: with processors, or more outputs than one.
     """
 
-    __slots__ = ("outputs", "processors", "redaction")
+    __slots__ = ("outputs", "processors", "redaction", "write_plain")
 
     def __init__(
         self,
@@ -50,6 +55,11 @@ class Pipeline:
         self.processors = processors
         self.outputs = outputs
         self.redaction = redaction
+        alone = outputs[0] if len(outputs) == 1 and not processors else None
+        for_plain_records = getattr(alone, "for_plain_records", None)
+        self.write_plain: Optional[Callable[[LogRecord], bool]] = (
+            None if for_plain_records is None else for_plain_records(redaction)
+        )
 
     def __call__(self, event: Event) -> None:
         """Process an event and hand it to every output."""

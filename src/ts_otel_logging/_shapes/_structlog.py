@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import SpanContext
 
+    from ts_otel_logging._scope import Scope
+
 _MAX_CACHED: Final = 1_024
 _UID: Final = f',"{_names.LOG_RECORD_UID}":"'
 
@@ -35,24 +37,8 @@ class StructlogShape:
         """Return the event's line without its newline."""
         if event.fields is not None:
             return self._render_fields(event.time_micros, event.fields)
-        second, micros = divmod(event.time_micros, 1_000_000)
-        cached_second, start = self._second
-        if cached_second != second:
-            start = self._start(second)
-        head = self._heads.get((event.level, event.logger)) or self._head(event.level, event.logger)
-        span_context = event.span_context
-        ids = ""
-        if span_context is not None:
-            cached_span, ids = self._span
-            if cached_span is not span_context:
-                ids = self._members(trace_fields(span_context))
-                self._span = (span_context, ids)
-        scope = event.scope.rendered
-        if scope is None:
-            scope = event.scope.rendered = self._members(event.scope.fields)
-        # Half of what it takes in the f-string.
-        padded = "%06d" % micros  # noqa: UP031 - as above
-        line = f"{start}{padded}{head}{encode_string(event.message)}{ids}{scope}"
+        before, behind = self.around(event.time_micros, event.level, event.logger, event.span_context, event.scope)
+        line = f"{before}{encode_string(event.message)}{behind}"
         if event.uid is not None:
             line += f'{_UID}{event.uid}"'
         keys = self._keys
@@ -62,6 +48,28 @@ class StructlogShape:
         if event.exception is not None:
             line += f',"{_names.EXCEPTION}":{encode_plain(event.exception)}'
         return line + "}"
+
+    def around(
+        self, time_micros: int, level: str, logger: str, span_context: Optional[SpanContext], scope: Scope
+    ) -> tuple[str, str]:
+        """Return what stands before the message, and what stands behind it in front of the caller's fields."""
+        second, micros = divmod(time_micros, 1_000_000)
+        cached_second, start = self._second
+        if cached_second != second:
+            start = self._start(second)
+        head = self._heads.get((level, logger)) or self._head(level, logger)
+        requests = scope.rendered
+        if requests is None:
+            requests = scope.rendered = self._members(scope.fields)
+        # Half of what it takes in the f-string.
+        padded = "%06d" % micros  # noqa: UP031 - as above
+        if span_context is None:
+            return f"{start}{padded}{head}", requests
+        cached_span, ids = self._span
+        if cached_span is not span_context:
+            ids = self._members(trace_fields(span_context))
+            self._span = (span_context, ids)
+        return f"{start}{padded}{head}", ids + requests
 
     def _render_fields(self, time_micros: int, fields: dict[str, Any]) -> str:
         if _names.TIMESTAMP in fields:

@@ -1,0 +1,171 @@
+"""The short way of plain records gives the very bytes of the long one, and is taken by them alone."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from ts_otel_logging import BridgeHandler
+
+texts = st.one_of(
+    st.sampled_from(("Inference complete", "", "100 % done", "password=hunter2", "Bearer eyJhbGciOi.eyJzdWIi.c2lnbg")),
+    st.sampled_from(("line one\nline two", "\u2028", "\x7f", "\ud800", "ä" * 300, "x" * 70_000, "4111 1111 1111 1111")),
+    st.text(max_size=20),
+)
+keys = st.one_of(
+    st.sampled_from(("digit", "password", "api_key", "event", "timestamp", "trace_id", "extra.event", "message", "ä")),
+    st.sampled_from(("taskName", "asctime", "x" * 300, "\ud800", "", "http.request.header.x-a")),
+    st.text(max_size=5),
+    st.integers(0, 3),
+)
+values = st.one_of(
+    texts,
+    st.integers(),
+    st.sampled_from((4111111111111111, 2**70, float("nan"), float("inf"), -0.0, True, None, [1], {"a": 1}, b"b")),
+    st.floats(),
+)
+
+
+def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """The usual value nine times out of ten: a record is plain only if all that it has is usual."""
+    return st.integers(0, 9).flatmap(lambda number: st.sampled_from(others) if number == 9 else st.just(usual))
+
+
+spans = st.sampled_from((None, SpanContext(7, 9, is_remote=False, trace_flags=TraceFlags(1))))
+
+
+class Record(logging.LogRecord):
+    """A class of the program's own."""
+
+
+def handlers(redact: tuple[str, ...]) -> tuple[list[BridgeHandler], list[io.StringIO]]:
+    streams = [io.StringIO(), io.StringIO()]
+    short, long = (BridgeHandler(stream=stream, redact=redact) for stream in streams)
+    assert short.pipeline.write_plain is not None
+    long.pipeline.write_plain = None
+    return [short, long], streams
+
+
+@given(
+    message=st.one_of(texts, texts, st.sampled_from((5, {"a": 1}))),
+    arguments=mostly((), (5,), ("five",)),
+    extra=st.dictionaries(keys, values, max_size=2),
+    level=mostly((20, "INFO"), (40, "ERROR"), (25, "NOTICE")),
+    logger=st.sampled_from(("acme.model", "ä")),
+    created=mostly(1_795_276_663.123456, 0.0, 1_795_276_664.9999999, -1.0, 1e15, float("nan")),
+    kind=mostly(logging.LogRecord, Record),
+    raised=mostly(False, True),
+    span=spans,
+    bound=mostly({}, {"user": "ada"}),
+    redact=st.sampled_from(((), ("card",))),
+)
+def test_both_ways_give_the_same_bytes(  # noqa: PLR0913, PLR0917 - all that a record may have
+    message, arguments, extra, level, logger, created, kind, raised, span, bound, redact
+):
+    error = ValueError("broken") if raised else None
+    both, streams = handlers(redact)
+    context = Context() if span is None else trace.set_span_in_context(NonRecordingSpan(span), Context())
+    token = attach(context)
+    try:
+        with structlog.contextvars.bound_contextvars(**bound):
+            # More than once: what was seen to be plain takes the short way only then.
+            for _ in range(3):
+                for handler in both:
+                    exc_info = (ValueError, error, None) if raised else None
+                    record = kind(logger, level[0], __file__, 1, message, arguments, exc_info)
+                    record.levelname, record.created = level[1], created
+                    record.__dict__.update(extra)
+                    handler.handle(record)
+    finally:
+        detach(token)
+    short, long = (stream.getvalue().split("\n") for stream in streams)
+    if 0 <= created < 253_402_300_800:
+        assert short == long
+    else:
+        # Where a record has no time it is that of the call.
+        assert [line[42:] for line in short] == [line[42:] for line in long]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"msg": "password=hunter2"},
+        {"msg": "%d of them", "args": (5,)},
+        {"levelname": "NOTICE"},
+        {"exc_info": (ValueError, ValueError("broken"), None)},
+        {"exc_text": "Traceback"},
+        {"stack_info": "Stack"},
+        {"password": 5},
+        {"note": "password=hunter2"},
+        {"card": 4111111111111111},
+        {"amount": 4111111111111111.0},
+        {"event": 5},
+        {"asctime": "now"},
+        {"items": [1, 2]},
+        {"big": 2**80},
+        {"nothing": float("nan")},
+        {5: 5},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("redact", [(), ("card",)], ids=str)
+def test_what_is_not_quite_plain_has_its_line_too(change, redact):
+    both, streams = handlers(redact)
+    for more in ({}, change, change, {}, change):
+        for handler in both:
+            plain = {"name": "acme", "msg": "ready", "levelname": "INFO", "levelno": 20, "created": 5.0, "share": 0.5}
+            handler.handle(logging.makeLogRecord({**plain, **more}))
+    short, long = (stream.getvalue() for stream in streams)
+    assert short == long
+    assert "hunter2" not in short
+
+
+def test_a_variable_that_is_bound_later_is_on_the_line(lines):
+    handler = BridgeHandler(stream=lines)
+    record = logging.makeLogRecord({"name": "acme", "msg": "ready", "levelname": "INFO", "levelno": 20})
+    for _ in range(2):
+        handler.handle(record)
+    with structlog.contextvars.bound_contextvars(user="ada"):
+        handler.handle(record)
+    assert [event.get("user") for event in lines.objects] == [None, None, "ada"]
+
+
+def test_a_plain_record_makes_no_event(monkeypatch):
+    both, streams = handlers(())
+    record = logging.makeLogRecord(
+        {"name": "acme", "msg": "ready", "levelname": "INFO", "levelno": 20, "digit": 7, "text": "seven"}
+    )
+    both[0].handle(record)
+    monkeypatch.setattr(sys.modules["ts_otel_logging._bridge"], "Event", None)
+    both[0].handle(record)
+    first, second = streams[0].getvalue().splitlines()
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "more", [{"processors": [lambda _logger, _method, event: event]}, {"sinks": [logging.NullHandler()]}]
+)
+def test_with_processors_or_sinks_every_record_is_an_event(more):
+    assert BridgeHandler(stream=io.StringIO(), **more).pipeline.write_plain is None
+
+
+def test_a_redaction_that_comes_later_holds_for_plain_records(lines):
+    handler = BridgeHandler(stream=lines)
+    record = logging.makeLogRecord(
+        {"name": "acme", "msg": "ready", "levelname": "INFO", "levelno": 20, "tenant": "blue"}
+    )
+    for _ in range(3):
+        handler.handle(record)
+    handler.set_redaction(handler.pipeline.redaction.tightened(["tenant"]))
+    handler.handle(record)
+    assert [event["tenant"] for event in lines.objects] == ["blue"] * 3 + ["[REDACTED]"]
