@@ -37,6 +37,7 @@ _LOOK_SECONDS = 2.0
 _LAST_WORDS_SECONDS = 1.0
 # Set by the launcher for its workers: what it has checked, and told about, and where it was started.
 _CHECKED = "_TS_OTEL_LOGGING_CHECKED"
+_LISTS = frozenset({"response_headers", "headers", "redact", "latency_fields"})
 
 Problem = Union[_config.Problem, FileProblem]
 
@@ -167,7 +168,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
 
     Args:
         config: The path of a settings file; what it says wins over keywords and variables, and is read again when it
-            changes.
+            changes. Mistakes in it are told, not raised; so is that it is not there: it is taken when it comes.
         format: The shape of a line: ``structlog``, ``otel``, ``ecs``, ``gcp``, ``datadog`` or ``console``.
         level: The level of the outputs, and of the root logger.
         levels: Levels of loggers by name.
@@ -190,8 +191,8 @@ def configure(  # noqa: PLR0913 - one keyword a setting
     """
     global _active  # noqa: PLW0603 - one activation a process
     given = {name: value for name, value in locals().items() if value is not None}
-    processors_given = None if isinstance(processors, str) else given.pop("processors", None)
     settings = _settings_from(given, os.environ)
+    processors_given = _processors_from(processors)
     with _lock:
         before, _active = _active, None
         if before is not None:
@@ -214,17 +215,50 @@ def configure(  # noqa: PLR0913 - one keyword a setting
 
 
 def _settings_from(keywords: Mapping[str, Any], environ: Mapping[str, str]) -> _config.Settings:
-    texts = {_config.PREFIX + name.upper(): _as_text(value) for name, value in keywords.items()}
+    texts = {}
+    wrong = []
+    for name, value in keywords.items():
+        # Objects are no setting's text: `_processors_from` looks at them.
+        if name != "processors" or isinstance(value, str):
+            try:
+                texts[_config.PREFIX + name.upper()] = _as_text(name, value)
+            except TypeError:
+                wrong.append((name, value, _config.row_of(name.upper()).accepted))
     settings = _config.load({**environ, **texts})
-    wrong = [problem for problem in settings.problems if problem.variable in texts]
+    wrong += [
+        (problem.variable[len(_config.PREFIX) :].lower(), problem.value, problem.accepted)
+        for problem in settings.problems
+        if problem.variable in texts
+    ]
     if wrong:
-        raise ValueError(
-            "; ".join(
-                f"{problem.variable[len(_config.PREFIX) :].lower()}={problem.value!r}: accepted is {problem.accepted}"
-                for problem in wrong
-            )
-        )
+        raise ValueError("; ".join(f"{name}={value!r}: accepted is {accepted}" for name, value, accepted in wrong))
     return settings
+
+
+def _processors_from(keyword: Union[Iterable[Processor], str, None]) -> Optional[tuple[Processor, ...]]:
+    try:
+        return None if keyword in (None, "") else _usable_processors(keyword)
+    except Exception as error:
+        raise ValueError(f"processors={keyword!r}: accepted is {_accepted_processors(error)}") from error
+
+
+def _usable_processors(named: Union[Iterable[Processor], str]) -> tuple[Processor, ...]:
+    target: Any = named
+    if isinstance(named, str):
+        from importlib import import_module
+
+        module, _, name = named.partition(":")
+        target = import_module(module)
+        for part in name.split("."):
+            target = getattr(target, part)
+    chosen = tuple(target)
+    if not all(callable(processor) for processor in chosen):
+        raise TypeError("not every item can be called")
+    return chosen
+
+
+def _accepted_processors(error: Exception) -> str:
+    return f"a list of structlog processors; this one raised {type(error).__name__}: {error}"
 
 
 @contextmanager
@@ -245,8 +279,8 @@ def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[
     unknown = keywords.keys() - (configure.__kwdefaults__ or {}).keys()
     if unknown:
         raise TypeError(f"unknown keyword: {', '.join(sorted(unknown))}")
-    processors = None if isinstance(keywords.get("processors"), str) else keywords.pop("processors", None)
-    settings = _settings_from(keywords, {})
+    settings = _settings_from({name: value for name, value in keywords.items() if value is not None}, {})
+    processors = _processors_from(keywords.get("processors"))
     with _lock:
         if _active is not None:
             raise RuntimeError("the pipeline is on already, by configure() or an outer capture")
@@ -264,11 +298,14 @@ def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[
         activation.close(timeout_seconds=0.0)
 
 
-def _as_text(value: Any) -> str:
-    if isinstance(value, Mapping):
+def _as_text(name: str, value: Any) -> str:
+    """Return a keyword's value as its variable would have it; raise TypeError where no text can be that."""
+    if name == "levels" and isinstance(value, Mapping):
         return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if name not in _LISTS or isinstance(value, str):
         return str(value)
+    if isinstance(value, Mapping):
+        raise TypeError(value)
     # An empty list is a value; an empty text would be none.
     return ",".join(value) or ","
 
@@ -307,7 +344,7 @@ class _Activation:
         self,
         settings: _config.Settings,
         worker_id: Optional[str],
-        processors: Optional[Iterable[Processor]] = None,
+        processors: Optional[tuple[Processor, ...]] = None,
         providers: Optional[Providers] = None,
         capture: Optional[TextIO] = None,
     ) -> None:
@@ -362,7 +399,7 @@ class _Activation:
                 self.providers.shutdown(0.0)
             raise
 
-    def _build(self, existing: Mapping[str, Any], processors: Optional[Iterable[Processor]]) -> None:
+    def _build(self, existing: Mapping[str, Any], processors: Optional[tuple[Processor, ...]]) -> None:
         from ts_otel_logging._bridge import BridgeHandler
         from ts_otel_logging._file_sinks import FileSinks
         from ts_otel_logging._metrics import Metrics
@@ -406,21 +443,11 @@ class _Activation:
         # The launcher has told about a module that does not exist.
         if path is None or _config.check_processors(self._settings) is not None:
             return ()
-        from importlib import import_module
-
-        module, _, name = path.partition(":")
         try:
-            target: Any = import_module(module)
-            for part in name.split("."):
-                target = getattr(target, part)
-            chosen = tuple(target)
-            if not all(callable(processor) for processor in chosen):
-                raise TypeError("not every item can be called")  # noqa: TRY301 - told with the others just below
+            return _usable_processors(path)
         except Exception as error:  # noqa: BLE001 - importing the user's module may raise anything
-            accepted = f"a list of structlog processors; this one raised {type(error).__name__}: {error}"
-            self.late_problems.append(_config.Problem(f"{_config.PREFIX}PROCESSORS", path, accepted))
+            self.late_problems.append(_config.Problem(f"{_config.PREFIX}PROCESSORS", path, _accepted_processors(error)))
             return ()
-        return chosen
 
     def _report(self, event: str, **fields: Any) -> None:
         if self._early_reports is None:

@@ -182,10 +182,25 @@ class TestConfigure:
         with pytest.raises(TypeError, match="colour"):
             ts_otel_logging.configure(colour="red")
 
-    def test_a_wrong_value_is_refused_with_what_is_accepted(self) -> None:
+    @pytest.mark.parametrize(
+        ("keywords", "message"),
+        [
+            ({"format": "xml"}, "format='xml': accepted is structlog"),
+            ({"latency_fields": 5}, "latency_fields=5: accepted is a comma-separated list of names"),
+            ({"redact": [7]}, r"redact=\[7\]: accepted is a comma-separated list"),
+            ({"headers": {"x-tenant": "a"}}, "headers=.*: accepted is a comma-separated list"),
+            ({"levels": ["acme"]}, "levels=.*: accepted is logger=LEVEL"),
+            ({"headers": 5, "level": "LOUD"}, "headers=5: .*; level='LOUD': "),
+            ({"processors": "no_such_module:all"}, "processors='no_such_module:all': .*ModuleNotFoundError"),
+            ({"processors": "json:no_such_name"}, "processors='json:no_such_name': .* list of structlog processors"),
+            ({"processors": [5]}, r"processors=\[5\]: .*not every item can be called"),
+            ({"processors": 5}, "processors=5: accepted is a list of structlog processors"),
+        ],
+    )
+    def test_a_wrong_value_is_refused_with_what_is_accepted(self, keywords: dict[str, Any], message: str) -> None:
         before = state()
-        with pytest.raises(ValueError, match=r"format='xml'.*structlog"):
-            ts_otel_logging.configure(format="xml")
+        with pytest.raises(ValueError, match=message):
+            ts_otel_logging.configure(**keywords)
         assert state() == before
 
     def test_a_wrong_variable_is_told_and_its_default_holds(
