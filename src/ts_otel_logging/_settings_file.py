@@ -494,13 +494,22 @@ class _Reader:
 
     def _check_references(self, key: str, config: Mapping[str, Any]) -> None:
         formatter = config.get("formatter")
-        formatters = self._document.get("formatters") or {}
+        formatters = self._names("formatters")
         if formatter is not None and formatter not in formatters:
             self.refuse(f"{key}.formatter", formatter, _one_of("formatters", formatters))
-        filters = self._document.get("filters") or {}
-        for name in config.get("filters") or ():
+        filters = self._names("filters")
+        given = config.get("filters") or []
+        if not isinstance(given, list):
+            self.refuse(f"{key}.filters", given, f"a list, each {_one_of('filters', filters)}")
+            return
+        for name in given:
             if isinstance(name, str) and name not in filters:
                 self.refuse(f"{key}.filters", name, _one_of("filters", filters))
+
+    def _names(self, section: str) -> list[Any]:
+        # A list: what is looked for in it may be no name at all.
+        found = self._document.get(section)
+        return list(found) if isinstance(found, dict) else []
 
     def _check_arguments(self, key: str, factory: str, config: Mapping[str, Any]) -> None:
         handler = resolved(factory)

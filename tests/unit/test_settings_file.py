@@ -155,6 +155,12 @@ def test_an_empty_file_says_nothing(read: Any, text: str) -> None:
             ("/no/such/folder/x.log", "can be written", "no folder"),
         ),
         ("handlers: {x: {class: logging.FileHandler, filename: /}}", "handlers.x.filename", ("is a folder",)),
+        (
+            "handlers: {x: {class: logging.NullHandler, formatter: [y]}}",
+            "handlers.x.formatter",
+            ("y", "there are none"),
+        ),
+        ("handlers: {x: {class: logging.NullHandler, filters: 5}}", "handlers.x.filters", ("5", "a list, each a name")),
         ("version: 2", "version", ("2 → 1",)),
         ("incremental: true", "incremental", ("true → false",)),
         ("disable_existing_loggers: true", "disable_existing_loggers", ("no logger is ever disabled",)),
