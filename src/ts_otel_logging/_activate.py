@@ -210,6 +210,7 @@ def configure(  # noqa: PLR0913 - one keyword a setting
         except BaseException:
             activation.close(timeout_seconds=0.0)
             raise
+        activation.tell_early_reports()
         _active = activation
     _tell([*_config.all_problems(settings), *activation.late_problems])
 
@@ -290,6 +291,7 @@ def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[
         with _globals.exchanged(providers.tracer_provider, providers.meter_provider):
             activation.set_root_handler()
             activation.expect_torchserve()
+            activation.tell_early_reports()
             yield
     finally:
         _diagnostics.reraise = reraise
@@ -356,7 +358,10 @@ class _Activation:
         self._undo = ExitStack()
         self.late_problems: list[Problem] = []
         self._capture: Optional[Capture] = None
-        self._handler_restored = False
+        # How often the model's code has removed our handler from the root, and whether it stays away for now.
+        self._removals = 0
+        self._stays_away = False
+        self._metric_loggers: tuple[str, ...] = ()
         self._told_rendering = False
         self._paused: list[str] = []
         self._console = ""
@@ -400,7 +405,7 @@ class _Activation:
             raise
 
     def _build(self, existing: Mapping[str, Any], processors: Optional[tuple[Processor, ...]]) -> None:
-        from ts_otel_logging._bridge import BridgeHandler
+        from ts_otel_logging._bridge import BridgeHandler, ProtocolHandler
         from ts_otel_logging._file_sinks import FileSinks
         from ts_otel_logging._metrics import Metrics
         from ts_otel_logging._model_metrics import ModelMetrics
@@ -427,6 +432,7 @@ class _Activation:
             max_record_bytes=settings["MAX_RECORD_BYTES"],
             resource=self._resource(),
         )
+        self._protocol = ProtocolHandler(self.handler)
         self._sinks = FileSinks()
         self._undo.callback(self._sinks.thread.shutdown, _SHUTDOWN_SECONDS)
         self.late_problems.extend(self._sinks.take(self._file))
@@ -480,7 +486,11 @@ class _Activation:
             self._capture = Capture(self.handler.handle)
             self._undo.callback(self._capture.undo)
         self._undo.callback(self.handler.unmute)
+        self._undo.callback(self._leave_small_loggers)
         self._look_at_other_output()
+
+    def tell_early_reports(self) -> None:
+        """Tell what was found while everything was built."""
         early, self._early_reports = self._early_reports or [], None
         for event, fields in early:
             _diagnostics.report(event, **fields)
@@ -497,11 +507,12 @@ class _Activation:
 
         from ts_otel_logging import _sdk
         from ts_otel_logging._requests import ShownHeaders
-        from ts_otel_logging._torchserve._control_lines import build_control_line_filter
+        from ts_otel_logging._torchserve._control_lines import build_control_line_filter, metric_loggers
         from ts_otel_logging._torchserve._seams import patch_worker
         from ts_otel_logging._tracing import Tracing
 
         self.handler.passthrough = build_control_line_filter(sys.argv[0])
+        self._metric_loggers = metric_loggers()
         tracing = self._tracing = Tracing(
             # Without a tracer of ours the caller's ids still belong on the lines: this one hands them on.
             self.tracer_provider or trace.NoOpTracerProvider(),
@@ -518,7 +529,7 @@ class _Activation:
         patches = patch_worker(
             tracing,
             self._worker_id,
-            self._after_load,
+            self._look_at_logging,
             self._before_request_ends,
             on_model_config=self._set_model,
             # The frontend kills the worker within milliseconds; nobody waits for an answer of it any more.
@@ -543,6 +554,7 @@ class _Activation:
             paths["settings_file"] = self._file.path
         event = "telemetry on" if self._console != "off" else "telemetry off, as the settings file says"
         _diagnostics.report(event, level=logging.INFO, version=__version__, console=self._console, **paths)
+        self.tell_early_reports()
         _tell(self.late_problems)
 
     def _look_at_other_output(self) -> None:
@@ -554,7 +566,9 @@ class _Activation:
         muted = self.handler.mute_doubles(streams)
         if muted:
             self._report(
-                "console handlers muted: their records are lines of this package already", loggers=list(muted.values())
+                "console handlers muted: their records are lines of this package already",
+                level=logging.INFO,
+                loggers=list(muted.values()),
             )
         if _structlog.is_rendering() and not self._told_rendering:
             self._told_rendering = True
@@ -563,19 +577,28 @@ class _Activation:
                 "structlog.stdlib.render_to_log_kwargs or structlog.stdlib.ProcessorFormatter.wrap_for_formatter"
             )
 
-    def _after_load(self) -> None:
-        self._restore_handler()
-        if not self._closed:
-            self._look_at_other_output()
-            # What is printed to a captured stream becomes an event: nobody's protocol leaves that way as it is.
-            streams = (sys.__stdout__,) if self._capture is not None else (sys.stdout, sys.__stdout__)
-            self.handler.leave_passthrough_to(
-                (handler for handler in logging.getLogger().handlers if handler is not self.handler), streams
-            )
+    @_diagnostics.shielded("log handlers")
+    def _look_at_logging(self) -> None:
+        """See what the model's code has made of the process's logging."""
+        if self._closed:
+            return
+        told = self._restore_handler()
+        self._look_at_other_output()
+        # What is printed to a captured stream becomes an event: nobody's protocol leaves that way as it is.
+        streams = (sys.__stdout__,) if self._capture is not None else (sys.stdout, sys.__stdout__)
+        self.handler.leave_passthrough_to(
+            (handler for handler in logging.getLogger().handlers if handler is not self.handler), streams
+        )
+        # Last, when no other handler prints it, too.
+        if told is not None:
+            _diagnostics.report(told)
 
     def _before_request_ends(self) -> None:
         if self._capture is not None:
             self._capture.end_lines()
+        # A handler that imports a library as it serves may find its logging configured anew.
+        if self.handler not in logging.root.handlers and not self._stays_away:
+            self._look_at_logging()
 
     def _switch(self) -> None:
         """Let the pipeline, the levels and the spans be what variables, model and settings file say together."""
@@ -599,11 +622,16 @@ class _Activation:
             self.handler.switch(now.format, otlp_logs=otlp_logs, outputs=outputs)
             self.handler.set_thresholds(level, now.levels)
             self._levels.set({"root": level, **now.levels})
+            if self._stays_away and self._removals == 1:
+                self._come_back()
         else:
             self.handler.switch_to_stock()
             self.handler.set_thresholds(logging.NOTSET, {})
             # As TorchServe's worker sets it.
             self._levels.set({} if self._worker_id is None else {"root": logging.INFO})
+            if self._removals:
+                # As TorchServe's own handler, which the model's code would have removed.
+                self._stay_away()
         self._set_structlog(enabled=enabled)
         if self._tracing is not None:
             self._tracing.switch(enabled=enabled, traces=traces)
@@ -664,15 +692,47 @@ class _Activation:
             self._switch()
         _tell(problems)
 
-    def _restore_handler(self) -> None:
-        """Put our handler back after a model's code removed it from the root; once, the second time is respected."""
+    def _restore_handler(self) -> Optional[str]:
+        """Put our handler back after a model's code removed it from the root; once, the second time is respected.
+
+        Returns:
+            What is to be told of it.
+        """
         root = logging.getLogger()
-        if self._closed or self.handler in root.handlers or self._handler_restored:
-            return
-        self._handler_restored = True
-        root.addHandler(self.handler)
-        root.setLevel(min(root.level, logging.INFO))
-        _diagnostics.report("log handler put back: the model's code had removed it")
+        with self._switching:
+            if self._closed or self._stays_away or self.handler in root.handlers:
+                return None
+            self._removals += 1
+            if self._removals > 1 or self._console == "off":
+                self._stay_away()
+                return "log handler stays away: the model's code has removed it again" if self._removals > 1 else None
+            root.addHandler(self.handler)
+            root.setLevel(min(root.level, logging.INFO))
+        return "log handler put back: the model's code had removed it"
+
+    def _stay_away(self) -> None:
+        """Leave the root logger to the model's code; reports of ours, and TorchServe's metrics, still get out."""
+        self._stays_away = True
+        logging.getLogger().removeHandler(self.handler)
+        ours = logging.getLogger(_diagnostics.LOGGER_NAME)
+        ours.addHandler(self.handler)
+        ours.propagate = False
+        for name in self._metric_loggers:
+            logging.getLogger(name).addHandler(self._protocol)
+
+    def _come_back(self) -> None:
+        """Be on the root logger again."""
+        self._stays_away = False
+        self._leave_small_loggers()
+        logging.getLogger().addHandler(self.handler)
+
+    def _leave_small_loggers(self) -> None:
+        ours = logging.getLogger(_diagnostics.LOGGER_NAME)
+        if self.handler in ours.handlers:
+            ours.removeHandler(self.handler)
+            ours.propagate = True
+        for name in self._metric_loggers:
+            logging.getLogger(name).removeHandler(self._protocol)
 
     def flush(self, timeout_seconds: float) -> bool:
         """Send what waits, to sinks and by the providers, under one deadline."""

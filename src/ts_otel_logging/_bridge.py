@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 class BridgeHandler(logging.Handler):
     """A `logging` handler that writes each record as one line of JSON, with the trace ids of the current span.
 
-    When a log call returns, its line has been written. A call never raises and never loses the event.
+    When a log call returns, its line has been written. A call never raises and never loses the event. What a line looks
+    like is the renderer's to say: a formatter (`setFormatter`) is not used.
 
     Example:
         >>> logging.basicConfig(handlers=[BridgeHandler()], level=logging.INFO)
@@ -259,6 +260,11 @@ class BridgeHandler(logging.Handler):
             and handler not in self._muted
         )
 
+    def write_protocol_line(self, record: logging.LogRecord) -> None:
+        """Write a record as it is if it is a protocol line; else do nothing."""
+        if self.passthrough is not None and self.passthrough(record):
+            self._write_through(record)
+
     def _write_through(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         if not any(record.levelno >= other.level and other.format(record) == line for other in self._others):
@@ -267,6 +273,25 @@ class BridgeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record as an event: what wrappers of handlers call."""
         self.handle(record)
+
+
+class ProtocolHandler(logging.Handler):
+    """Writes the protocol lines of a bridge, and nothing else, where the bridge itself is on no logger.
+
+    Args:
+        bridge: Knows them, and writes them.
+    """
+
+    def __init__(self, bridge: BridgeHandler) -> None:
+        super().__init__()
+        self._bridge = bridge
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record as it is if it is a protocol line."""
+        try:
+            self._bridge.write_protocol_line(record)
+        except Exception as error:  # noqa: BLE001 - the shield
+            swallowed("protocol line", error)
 
 
 class _Thresholds(dict[str, int]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -262,6 +263,51 @@ class TestHandlersThatResetLogging:
         load_model(self.RESET)
         assert not [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
 
+    LAZY = """
+        import logging, sys
+        count = 0
+        def handle(data, context):
+            global count
+            if data is None:  # TorchServe also calls a function as it loads it
+                return None
+            count += 1
+            if count % 2 == 0:
+                logging.basicConfig(force=True, level=logging.INFO, stream=sys.stdout, format="MINE %(message)s")
+            logging.info("request %d", count)
+            return ["ok"]
+    """
+
+    def lazy(self) -> Any:
+        """Load a handler that configures logging anew in its second and its fourth request."""
+        ts_otel_logging.configure()
+        return load_model(self.LAZY)
+
+    def test_ours_is_put_back_after_the_request_that_removed_it(self, console: Console) -> None:
+        lazy = self.lazy()
+        for _ in range(3):
+            predict(lazy, make_request(b"x"))
+        events = [event for event in console.objects if event["logger"] != "ts_otel_logging"]
+        assert [(event["logger"], event["event"]) for event in events if "request " in event["event"]] == [
+            ("root", "request 1"),
+            ("stdout", "MINE request 2"),
+            ("root", "request 3"),
+        ]
+        assert len([event for event in console.objects if "put back" in event["event"]]) == 1
+
+    def test_what_is_removed_again_stays_away_and_that_is_said_once(self, capsys: pytest.CaptureFixture[str]) -> None:
+        lazy = self.lazy()
+        for _ in range(4):
+            predict(lazy, make_request(b"x"))
+        lines = capsys.readouterr().out.splitlines()
+        told = [json.loads(line) for line in lines if "stays away" in line]
+        assert [(event["logger"], event["level"]) for event in told] == [("ts_otel_logging", "warning")]
+        for _ in range(3):
+            predict(lazy, make_request(b"x"))
+        lines = capsys.readouterr().out.splitlines()
+        assert not [line for line in lines if "stays away" in line or "put back" in line]
+        # The frontend reads these; what the model's own handler makes of them is no line of its.
+        assert len([line for line in lines if line.startswith("[METRICS]PredictionTime")]) == 3
+
 
 class TestHandlersThatPrintToo:
     MODEL = """
@@ -300,6 +346,16 @@ class TestHandlersThatPrintToo:
         assert text.count("below our level") == text.count("not ours") == 1
         assert text.count("console handlers muted") == 1
         assert '"loggers":["acme.printing","acme.alone"]' in text
+
+    def test_are_told_behind_the_line_that_says_what_is_on(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TS_OTEL_LOGGING", "1")
+        monkeypatch.setattr(logging.getLogger("acme.printing"), "handlers", [logging.StreamHandler(sys.stdout)])
+        _activate.start_worker()
+        first, second = console.objects
+        assert first["event"] == "telemetry on"
+        assert (second["event"].partition(":")[0], second["level"]) == ("console handlers muted", "info")
 
     def test_print_again_after_shutdown(self, capsys: pytest.CaptureFixture[str]) -> None:
         root_handler = logging.StreamHandler(sys.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -233,6 +234,34 @@ def _launch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestSwitches:
+    def test_off_prints_once_what_a_model_with_a_console_handler_of_its_own_logs(
+        self, file: File, capsys: pytest.CaptureFixture[str], disabled_sdk: None
+    ) -> None:
+        # As TorchServe's worker has it.
+        logging.getLogger().setLevel(logging.INFO)
+        ts_otel_logging.configure(config=str(file.path))
+        service = load_model(
+            "import logging, sys\n"
+            "logging.basicConfig(force=True, level=logging.INFO, stream=sys.stdout, format='MINE %(message)s')\n"
+            "def handle(data, context):\n"
+            "    logging.info('told') if data else None\n"
+            "    return ['x']\n"
+        )
+
+        def request() -> list[str]:
+            capsys.readouterr()
+            predict(service, make_request(b"{}"))
+            return capsys.readouterr().out.splitlines()
+
+        file.edit("enabled: false")
+        assert capsys.readouterr().out.count("settings file taken") == 1
+        lines = request()
+        # Without this package TorchServe's own handler is gone, too.
+        assert [line for line in lines if "told" in line] == ["MINE told"]
+        assert len([line for line in lines if line.startswith("[METRICS]PredictionTime")]) == 1
+        file.edit("enabled: true")
+        assert [json.loads(line)["event"] for line in request() if "told" in line] == ["told"]
+
     def test_off_is_what_torchserve_prints_by_itself_and_nothing_leaves(
         self, file: File, capsys: pytest.CaptureFixture[str], receiver: OtlpReceiver
     ) -> None:

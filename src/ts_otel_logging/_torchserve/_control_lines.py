@@ -17,6 +17,14 @@ _METRICS: Final = "[METRICS]"
 _CHATTER: Final = "Backend received inference at"
 
 
+def metric_loggers() -> tuple[str, ...]:
+    """Return the names of the loggers whose records the frontend reads while a worker serves."""
+    import ts.metrics.caching_metric
+    import ts.service
+
+    return ts.metrics.caching_metric.logger.name, ts.service.logger.name
+
+
 def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord], bool]:
     """Return what tells a control line from an event, and lowers the worker's own chatter to DEBUG.
 
