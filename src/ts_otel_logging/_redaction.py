@@ -23,11 +23,17 @@ MASK: Final = "[REDACTED]"
 
 SECRET_NAMES: Final = (
     "access_key", "account_key", "api_key", "auth", "authorization", "bearer", "connect_sid", "cookie", "credential",
-    "csrf", "encryption_key", "jsessionid", "jwt", "license_key", "master_key", "passcode", "passphrase", "passwd",
-    "password", "phpsessid", "private_key", "pwd", "secret", "secret_key", "session_key", "sessionid", "signing_key",
-    "ssh_key", "token", "xsrf",
+    "csrf", "encryption_key", "jsessionid", "jwt", "license_key", "master_key", "pass_phrase", "passcode",
+    "passphrase", "passwd", "password", "phpsessid", "private_key", "pwd", "secret", "secret_key", "session_key",
+    "sessionid", "signing_key", "ssh_key", "token", "xsrf",
 )  # fmt: skip
 """A key that ends with one of these hides its value: in any case, with any separator, in camelCase or in one word."""
+
+PASS_KINDS: Final = (
+    "admin", "auth", "database", "db", "email", "ftp", "http", "imap", "keystore", "ldap", "login", "mail", "mongo",
+    "mysql", "pg", "postgres", "proxy", "rabbitmq", "redis", "root", "sftp", "smtp", "sql", "ssh", "user",
+)  # fmt: skip
+"""What makes a ``…_pass`` a secret; any other one, ``forward_pass`` for instance, is one of something through it."""
 
 TOKEN_KINDS: Final = (
     "access", "api", "auth", "bearer", "csrf", "id", "oauth", "refresh", "secret", "security", "session",
@@ -46,6 +52,7 @@ QUALIFIERS: Final = ("base64", "b64", "hash", "header", "hex", "plain", "raw")
 # Names that no other word ends with: they are found at the end of a word too, as in "dbpassword".
 _WORD_ENDS: Final = ("password", "passwd", "passphrase", "secret", "apikey", "accesstoken", "authtoken")
 _TOKEN: Final = "token"  # noqa: S105 - the word
+_PASS: Final = "pass"  # noqa: S105 - as above
 _CASE: Final = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NO_WORD: Final = re.compile("[^a-z0-9]+")
 
@@ -75,13 +82,24 @@ class TextPattern(NamedTuple):
 
 # Between a name and its value: `name=`, `name: `, `"name": "`, `'name': b'`, and JSON within JSON. No comparison.
 _SEPARATOR: Final = r"""(?:\\?["'])?[ \t]*(?:=>|[=:](?![=:]))[ \t]*(?:[bru]?\\?["'])?"""
-# What was in quotes ends with them, escaped ones aside; what was not, with a word.
-_VALUE: Final = (
-    r"""(?:(?<=\\["'])[^"'\\\r\n]+|(?<=")[^"\\\r\n]*(?:\\.[^"\\\r\n]*){0,64}"""
+# What was in quotes ends with them, escaped ones aside.
+_QUOTED: Final = (
+    r"""(?<=\\["'])[^"'\\\r\n]+|(?<=")[^"\\\r\n]*(?:\\.[^"\\\r\n]*){0,64}"""
     r"""|(?<=')[^'\\\r\n]*(?:\\.[^'\\\r\n]*){0,64}"""
+)
+# What was in brackets ends with them, even lines later; what has further brackets in it, with the line.
+_NO_BRACKET: Final = r"""[^()\[\]\x7b\x7d"']*"""
+_BRACKETED: Final = (
+    rf"""(?<!["'])[(\[\x7b](?:{_NO_BRACKET}(?:(?:"[^"\\\r\n]*"|'[^'\\\r\n]*'){_NO_BRACKET}){{0,32}}[)\]\x7d]"""
+    r"|[^\r\n]*)"
+)
+# Anything else ends with a word.
+_VALUE: Final = (
+    rf"(?:{_QUOTED}|{_BRACKETED}"
     r"""|(?<!["'])(?!(?:str|None|True|False|null|true|false)(?![A-Za-z0-9]))[^\s"',;&<>)\x7d]+)"""
 )
 _AT_SEPARATOR: Final = r"""(?=[\\"' \t=:])"""
+_AT_PERCENT: Final = r"(?=\x253[ADad])"
 _AT_BLANK: Final = r"(?=[ \t])"
 _AT_KEY: Final = "(?=[AGSadeghnprsxy])(?<![A-Za-z0-9])"
 _KEY_KINDS: Final = (
@@ -95,17 +113,24 @@ def _after(words: Iterable[str]) -> str:
 
 
 def _after_names(plural: str) -> str:
-    words = [f"{word}{plural}" for word in ("password", "passwd", "passphrase", "passcode", "secret", "credential")]
+    words = ["password", "passwd", "passphrase", "pass[ _.-]phrase", "passcode", "secret", "credential"]
     keys = [f"{kind}{gap}key{plural}" for kind in _KEY_KINDS for gap in ("", "[ _.-]")]
     tokens = [f"{kind}{gap}token{plural}" for kind in TOKEN_KINDS for gap in ("", "[ _.-]")]
-    return f"{_after(words)}|(?<=key{plural})(?:{_after(keys)})|(?<=token{plural})(?:{_after(tokens)})"
+    names = _after(f"{word}{plural}" for word in words)
+    return f"{names}|(?<=key{plural})(?:{_after(keys)})|(?<=token{plural})(?:{_after(tokens)})"
 
 
 _AFTER_SHORT_NAME: Final = "|".join(
     f"(?<={name})(?<![a-z]{name})" for name in ("pwd", "jwt", "[cx]srf", "sessionid", "phpsessid", "jsessionid")
 )
+# Not after a blank, nor alone but in quotes: there are many words "pass".
+_AFTER_PASS: Final = "(?<=pass)(?:(?<=[\"']pass)|{})".format(
+    _after(f"{kind}{gap}pass" for kind in PASS_KINDS for gap in ("", "[_.-]"))
+)
 _AFTER_NAME: Final = f"(?i:{_after_names('')}|{_AFTER_SHORT_NAME}|(?<=s)(?:{_after_names('s')}))"
 _NO_MODEL_TOKEN: Final = "".join(rf"(?<!(?i:{word}[ _.-]token))" for word in MODEL_TOKENS)
+# Of the header: `username="u", response="…"`, `Credential=…, SignedHeaders=a;b, Signature=…`.
+_PARAMETER: Final = r"""[A-Za-z][A-Za-z0-9_-]{0,32}[ \t]*=[ \t]*(?:"[^"\r\n]*"?|[^\s"',]+)"""
 # Words of a sentence ("Basic authentication") are none: a digit, or a capital letter after the first one.
 _CREDENTIAL: Final = r"(?=[0-9]|[A-Za-z][a-z+/._~-]*[A-Z0-9=])[A-Za-z0-9._~+/-]{8,}=*"
 
@@ -121,7 +146,9 @@ TEXT_PATTERNS: Final = (
     TextPattern(
         "the header `Authorization`, with its scheme",
         _AT_SEPARATOR,
-        rf"""(?<=(?i:authorization))({_SEPARATOR})(?:[A-Za-z][A-Za-z0-9-]{{0,32}}[ \t]+)?[^\s"',;]+""",
+        rf"""(?<=(?i:authorization))({_SEPARATOR})(?:{_QUOTED}|{_BRACKETED}|(?<!["'])"""
+        r"(?:[A-Za-z][A-Za-z0-9-]{0,32}[ \t]+)?"
+        rf"""(?:{_PARAMETER}(?:[ \t]*,[ \t]*{_PARAMETER}){{0,32}}|[^\s"',;]+))""",
         "=:",
         ("authorization",),
     ),
@@ -129,7 +156,7 @@ TEXT_PATTERNS: Final = (
         "the headers `Cookie` and `Set-Cookie`, to the end of the line or of the quotes",
         _AT_SEPARATOR,
         rf"""(?:(?<=(?i:cookie))|(?<=(?i:cookies)))({_SEPARATOR})"""
-        r"""(?![ \tbru"'\\]{0,8}\[REDACTED)(?:\x7b[^\x7d\r\n]*|[^"'\r\n]+)""",
+        rf"""(?![ \tbru"'\\]{{0,8}}\[REDACTED)(?:{_BRACKETED}|[^"'\r\n]+)""",
         "=:",
         ("cookie",),
     ),
@@ -138,7 +165,14 @@ TEXT_PATTERNS: Final = (
         _AT_SEPARATOR,
         f"{_AFTER_NAME}({_SEPARATOR}){_VALUE}",
         "=:",
-        ("passw", "passp", "passc", "pwd", "secret", "credential", "jwt", "csrf", "xsrf", "sess", "key", "token"),
+        ("passw", "passc", "phrase", "pwd", "secret", "credential", "jwt", "srf", "sess", "key", "token"),
+    ),
+    TextPattern(
+        "`db_pass=value` and their like, `'pass': 'value'`",
+        _AT_SEPARATOR,
+        f"(?i:{_AFTER_PASS})({_SEPARATOR}){_VALUE}",
+        "=:",
+        ("pass",),
     ),
     TextPattern(
         "`token=value`, when the value has eight characters or more and a digit",
@@ -148,9 +182,24 @@ TEXT_PATTERNS: Final = (
         ("token",),
     ),
     TextPattern(
-        "the password in a URL",
+        "`password%3Dvalue`, for the same names",
+        _AT_PERCENT,
+        rf"""{_AFTER_NAME}(\x253[ADad])[^\s"'&,;<>]+""",
+        "%",
+        ("%3d", "%3a"),
+    ),
+    TextPattern(
+        "`--password value`, for the same names and `token`",
         "",
-        r"""(://[^\s/:@"'<>]{0,256}:)[^\s/?#"'<>]+(?=@)""",
+        rf"""(--(?<![A-Za-z0-9-]--)[A-Za-z0-9_-]{{1,40}}(?:{_AFTER_NAME}|(?<=(?i:token)){_NO_MODEL_TOKEN})"""
+        rf"""(?:[ \t]+|["'],[ \t]*(?=["']))["']?)(?!-){_VALUE}""",
+        "-",
+        ("--",),
+    ),
+    TextPattern(
+        "the password in a URL, and what stands alone in its place in one of `http` or `https`",
+        "",
+        r"""(://[^\s/:@"'<>]{0,256}:|(?:(?<=(?i:http))|(?<=(?i:https)))://)[^\s/?#"'<>]+(?=@)""",
         "@",
         ("://",),
     ),
@@ -209,15 +258,21 @@ TEXT_PATTERNS: Final = (
         _AT_KEY,
         r"(?:sk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{20,}|[rs]k_(?:live|test)_[A-Za-z0-9]{10,})",
         "-_",
-        ("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_"),
+        ("sk-", "k_live_", "k_test_"),
     ),
     TextPattern(
-        "tokens of Hugging Face, PyPI, npm, SendGrid, Databricks and logfire",
+        "tokens of Hugging Face, PyPI, npm and logfire",
         _AT_KEY,
-        r"(?:hf_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36}"
-        r"|SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}|dapi[0-9a-f]{32}|pylf_v[0-9]{1,2}_[A-Za-z0-9_]{20,})",
+        r"(?:hf_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36}|pylf_v[0-9]{1,2}_[A-Za-z0-9_]{20,})",
+        "-_",
+        ("hf_", "pypi-", "npm_", "pylf_v"),
+    ),
+    TextPattern(
+        "tokens of SendGrid and Databricks",
+        _AT_KEY,
+        r"(?:SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}|dapi[0-9a-f]{32})",
         "",
-        ("hf_", "pypi-", "npm_", "sg.", "dapi", "pylf_v"),
+        ("sg.", "dapi"),
     ),
 )
 """What is masked in messages, values, tracebacks and names of spans, wherever it stands."""
@@ -345,8 +400,8 @@ class Redaction:
 
     def _masked(self, text: str) -> str:
         lower = text.lower()
-        for needs, patterns in self._groups:
-            if needs and needs[0] not in text and needs[-1] not in text:
+        for needed, other, patterns in self._groups:
+            if needed not in text and (not other or other not in text):
                 continue
             for hints, substitute in patterns:
                 for hint in hints:
@@ -442,9 +497,9 @@ class _Hidden(dict[Any, bool]):
             return False
         last = words[-1]
         before = words[-2] if len(words) > 1 else ""
-        if last == _TOKEN and before not in MODEL_TOKENS:
+        if (last == _TOKEN and before not in MODEL_TOKENS) or (last == _TOKEN + "s" and before in TOKEN_KINDS):
             return True
-        if last == _TOKEN + "s" and before in TOKEN_KINDS:
+        if last.endswith(_PASS) and (last[: -len(_PASS)] or before) in ("", *PASS_KINDS):
             return True
         if last.endswith(_WORD_ENDS) or (last[-1] == "s" and last[:-1].endswith(_WORD_ENDS)):
             return True
@@ -504,4 +559,4 @@ def _grouped(compiled: list[_Compiled]) -> tuple[Any, ...]:
     groups: dict[str, list[Any]] = {}
     for row in compiled:
         groups.setdefault(row.needs, []).append(row[1:])
-    return tuple((needs, tuple(rows)) for needs, rows in groups.items())
+    return tuple((needs[:1], needs[1:], tuple(rows)) for needs, rows in groups.items())

@@ -110,9 +110,10 @@ def plain(value: Any) -> Any:
 
     Returns:
         Numbers that JSON has not (NaN, infinities) as text; bytes as text with escapes; mappings with keys as text;
-        dataclasses with the fields that they print; sequences and sets; NumPy scalars as numbers; arrays and tensors of
-        at most `MAX_ARRAY_ITEMS` items in the host's memory as lists, others as their kind, shape and device, without
-        copying one from a device; anything else as its text. What exceeds the limits above is cut, with ``…``.
+        dataclasses with the fields that they print; named tuples with their fields; sequences and sets; NumPy scalars
+        as numbers; arrays and tensors of at most `MAX_ARRAY_ITEMS` items in the host's memory as lists, others as their
+        kind, shape and device, without copying one from a device; anything else as its text. What exceeds the limits
+        above is cut, with ``…``.
     """
     kind = type(value)
     if kind is str:
@@ -180,6 +181,9 @@ class _Copy:
             return f"<{type(value).__name__}>"
         if isinstance(value, Mapping):
             return self._of_items(value.items(), len(value), depth)
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            # A key tells what a value is, for redaction too.
+            return self._of_items(zip(value._fields, value), len(value), depth)
         if isinstance(value, _SEQUENCES):
             return self._of_sequence(value, depth)
         if dataclasses.is_dataclass(type(value)) and hasattr(type(value).__repr__, "__wrapped__"):

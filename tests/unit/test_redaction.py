@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import structlog
@@ -29,6 +29,7 @@ from ts_otel_logging._redaction import (
     MAX_CHARACTERS,
     MODEL_TOKENS,
     OPTIONS,
+    PASS_KINDS,
     QUALIFIERS,
     SECRET_NAMES,
     TEXT_PATTERNS,
@@ -54,13 +55,19 @@ EXAMPLES = {
     "a private key's block, in PEM": [(f"key: {PEM}.", f"key: {MASK}.")],
     "the header `Authorization`, with its scheme": [
         ("Authorization: Digest abc, x", f"Authorization: {MASK}, x"),
+        ('Authorization: Digest username="u", uri="/x y", response="s", x', f"Authorization: {MASK}, x"),
+        ("Authorization: AWS4-HMAC-SHA256 Credential=A/b/c, SignedHeaders=host;x, Signature=fe5f n=1",
+         f"Authorization: {MASK} n=1"),
+        ("{'authorization': 'Digest a=\"u\", response=\"s\"', 'n': 1}", f"{{'authorization': '{MASK}', 'n': 1}}"),
+        ('{"authorization": ["Token s"], "n": 1}', f'{{"authorization": {MASK}, "n": 1}}'),
         ("{'authorization': 'secret words'}", f"{{'authorization': '{MASK}'}}"),
         ("b'proxy-authorization': b'abc'", f"b'proxy-authorization': b'{MASK}'"),
     ],
     "the headers `Cookie` and `Set-Cookie`, to the end of the line or of the quotes": [
         ("Set-Cookie: a=b; Path=/\nHost: x", f"Set-Cookie: {MASK}\nHost: x"),
         ('"cookie": "a=b; c=d", "host": "x"', f'"cookie": "{MASK}", "host": "x"'),
-        ("cookies={'a': 'b'}, n=1", f"cookies={MASK}}}, n=1"),
+        ("cookies={'a': 'b'}, n=1", f"cookies={MASK}, n=1"),
+        ('"cookie": ["a=b"], "n": 1', f'"cookie": {MASK}, "n": 1'),
     ],
     '`name=value`, `name: value` and `"name": "value"`, for names like password, secret, api_key, access_token': [
         ("login with password=hunter2 failed", f"login with password={MASK} failed"),
@@ -73,12 +80,35 @@ EXAMPLES = {
         ("Credentials(access_token='t', id=3)", f"Credentials(access_token='{MASK}', id=3)"),
         ("sessionid=abc&next=1", f"sessionid={MASK}&next=1"),
         ("pwd=x", f"pwd={MASK}"),
+        ("{'password': ['s', \"t]\"], 'n': 1}", f"{{'password': {MASK}, 'n': 1}}"),
+        ("{'user': 'u', 'password': ('s',)}", f"{{'user': 'u', 'password': {MASK}}}"),
+        ('{"password":["s"],"n":1}', f'{{"password":{MASK},"n":1}}'),
+        ("credentials={'a': 's'}, n=1", f"credentials={MASK}, n=1"),
+        ('"secret": {\n  "a": "s"\n}, "n": 1', f'"secret": {MASK}, "n": 1'),
+        ("api_keys=[['s'], 't'], n=1\nn=2", f"api_keys={MASK}\nn=2"),
+        ("secrets=['s\\'', 't'], n=1\nn=2", f"secrets={MASK}\nn=2"),
+        ("passwords=[s\nn=2", f"passwords={MASK}\nn=2"),
+        ("pass phrase: s", f"pass phrase: {MASK}"),
+    ],
+    "`db_pass=value` and their like, `'pass': 'value'`": [
+        ("DB_PASS=s smtpPass: s", f"DB_PASS={MASK} smtpPass: {MASK}"),
+        ("env {'pass': ['s']}", f"env {{'pass': {MASK}}}"),
     ],
     "`token=value`, when the value has eight characters or more and a digit": [
         ("?token=abcdefg8", f"?token={MASK}"),
         ("hf_token: abc123def", f"hf_token: {MASK}"),
     ],
-    "the password in a URL": [
+    "`password%3Dvalue`, for the same names": [
+        ("q=user%3Da%26password%3Ds%20s&x=1", f"q=user%3Da%26password%3D{MASK}&x=1"),
+        ("api_key%3as", f"api_key%3a{MASK}"),
+    ],
+    "`--password value`, for the same names and `token`": [
+        ("run --db-password 'two words' --n 1", f"run --db-password '{MASK}' --n 1"),
+        ("['x', '--hf_token', 's', '--n']", f"['x', '--hf_token', '{MASK}', '--n']"),
+        ("--api-key s", f"--api-key {MASK}"),
+    ],
+    "the password in a URL, and what stands alone in its place in one of `http` or `https`": [
+        ("clone https://s@git.example:443/x", f"clone https://{MASK}@git.example:443/x"),
         ("connect to postgres://user:p@ss:w@db:5432/x?y=1@z", f"connect to postgres://user:{MASK}@db:5432/x?y=1@z"),
         ("redis://:pw@host", f"redis://:{MASK}@host"),
     ],
@@ -104,10 +134,12 @@ EXAMPLES = {
     "keys of OpenAI, Anthropic and others that begin with `sk-`; of Stripe (`sk_live_…`)": [
         ("sk" + "-proj-abcDEF123456789012345", MASK), ("sk" + "_live_" + "a1" * 12, MASK),
     ],
-    "tokens of Hugging Face, PyPI, npm, SendGrid, Databricks and logfire": [
+    "tokens of Hugging Face, PyPI, npm and logfire": [
         ("hf" + "_" + "aB1" * 11, MASK), ("pypi" + "-" + "AgEI1" * 12, MASK), ("npm" + "_" + "a1b2" * 9, MASK),
-        ("SG" + "." + "a1b2" * 5 + "." + "c3d4" * 10, MASK), ("dapi" + "0123456789abcdef" * 2, MASK),
         ("pylf" + "_v1_us_" + "a1b2" * 8, MASK),
+    ],
+    "tokens of SendGrid and Databricks": [
+        ("SG" + "." + "a1b2" * 5 + "." + "c3d4" * 10, MASK), ("dapi" + "0123456789abcdef" * 2, MASK),
     ],
 }  # fmt: skip
 
@@ -128,6 +160,9 @@ HARMLESS = (
     "disk-0123456789012345678901234",
     "author: somebody, keys: 3, monkey=4",
     "a@b.example, 4111 1111 1111 1111",
+    "forward pass: 3 ms, first pass=done, tests pass: 12, compass=north, bypass: on, pass=3",
+    "run --max-tokens 512 --pad-token x --password --n 1 -- password",
+    "50%3D of it, git clone ssh://git@git.example:22/x and mail to https://x/a@b",
 )
 
 
@@ -135,6 +170,7 @@ class TestKeys:
     @pytest.mark.parametrize("key", [
         "password", "Password", "db_password", "dbPassword", "DB-PASSWORD", "db.password", "dbpassword", "passwords",
         "password2", "passwordHash", "user.passwd", "pwd", "secret", "clientSecret", "client_secrets", "token",
+        "pass", "DB_PASS", "smtpPass", "dbpass", "pass_phrase",
         "accessToken", "X-Auth-Token", "access_tokens", "hf_token", "authorization", "Authorization",
         "http.request.header.authorization", "proxy-authorization", "auth_header", "api_key", "apikey", "x-api-key",
         "OPENAI_API_KEY", "apiKeys", "cookie", "Set-Cookie", "cookies", "sessionid", "PHPSESSID", "connect.sid",
@@ -148,6 +184,7 @@ class TestKeys:
         "token_count", "max_tokens", "tokens", "input_tokens", "token_type_ids", "tokenizer", "pad_token", "eosToken",
         "author", "authority", "authenticated", "password_length", "secretary", "key", "keys", "monkey", "compass",
         "forward_pass", "api_key_id", "cookie_policy", "session_id", "trace_id", "digit", "", 7, None, ("password",),
+        "bypass", "passes",
     ])  # fmt: skip
     def test_that_do_not(self, key: Any) -> None:
         fields = {key: "x"}
@@ -222,6 +259,8 @@ class TestTexts:
         "token=", "token", "pad_token=", "authorization: ", "authorization", "cookie: {", "://", "://a:", "://a:b",
         "http://a:b@", "?sig=", "&key", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "bearer ", "bearer aaaaaaaa",
         "basic\t", "sk-", "sk-a_", "ghp_", "xoxb-", "ya29.", "SG.", "SG.aaaaaaaaaaaaaaaaaaaa.", "AKIA",
+        "password=[", "password=[\n", "password=['", 'password=[""\n', "\"password=['", "secret=(a]b'\n", "cookie=(\n",
+        "authorization: a=b, ", 'authorization="', "--", "--password\t", "password%3D", "https://a", "db_pass: ", "[",
         "a@", "a.", "a@a.", "1", "4 ", "4-", " ", "'", '"', "\\", "a", "=",
     )  # fmt: skip
 
@@ -323,6 +362,11 @@ def logger() -> Iterator[logging.Logger]:
     logger.propagate = True
 
 
+class Account(NamedTuple):
+    user: str
+    password: str
+
+
 class Vault:
     def __repr__(self) -> str:
         return "Vault(password='hunter2')"
@@ -409,6 +453,12 @@ class TestEvents:
         assert (line["event"], line["cookie"], line["more"], line["api_key"]) == (
             f"Bearer {MASK}", MASK, {"pwd": MASK}, MASK,
         )  # fmt: skip
+
+    def test_a_named_tuple_is_masked_by_its_fields(self, logger: logging.Logger, lines: Lines) -> None:
+        logger.addHandler(BridgeHandler(stream=lines))
+        logger.info("x", extra={"account": Account("u", "hunter2"), "more": [Account("v", "hunter2")]})
+        assert lines.last["account"] == {"user": "u", "password": MASK}
+        assert lines.last["more"] == [{"user": "v", "password": MASK}]
 
     def test_the_record_itself_stays_as_it_was(self, logger: logging.Logger, lines: Lines) -> None:
         records: list[logging.LogRecord] = []
@@ -599,7 +649,7 @@ class TestPage:
     def test_lists_exactly_the_names_and_looks_that_hold(self) -> None:
         page = self.PAGE.read_text(encoding="utf-8")
         words = " ".join(page.split())
-        for names in (SECRET_NAMES, QUALIFIERS, MODEL_TOKENS, TOKEN_KINDS):
+        for names in (SECRET_NAMES, QUALIFIERS, MODEL_TOKENS, TOKEN_KINDS, PASS_KINDS):
             assert f" {', '.join(f'`{name}`' for name in names)}" in words
         looks = page.partition("## Looks of texts")[2].partition("## More")[0]
         assert [line[2:] for line in looks.splitlines() if line.startswith("- ")] == [row.what for row in TEXT_PATTERNS]
