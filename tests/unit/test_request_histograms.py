@@ -19,6 +19,7 @@ from otlp_receiver import OtlpReceiver
 from sdk_room import room
 from ts_otel_logging import _names
 from ts_otel_logging._metrics import Metrics
+from ts_otel_logging._model_metrics import ModelMetrics
 from ts_otel_logging._sdk._processors import ThreadMetricReader
 from ts_otel_logging._sdk._request_histograms import EXEMPLAR_FILTERS, RequestMeterProvider
 
@@ -160,6 +161,16 @@ def test_a_reader_that_comes_later_gets_them_and_none_counts_twice():
 
 
 class TestInTheExportRoom:
+    def test_other_instruments_of_the_same_scope_arrive_beside_them(self):
+        with OtlpReceiver() as receiver, room({"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint}) as sdk:
+            meter_provider = sdk.providers.meter_provider
+            Metrics(meter_provider).request(0.25, {"torchserve.model.name": "m"}, None, Context())
+            ModelMetrics(meter_provider).record("GAUGE", "HandlerTime", "ms", 5.0, "Level:Model")
+            sdk.measure()
+            assert sdk.flush()
+            names = {item.metric.name for item in receiver.metrics}
+        assert names >= {NAME, "torchserve.handler_time", "test.duration", "otel.sdk.processor.span.queue.size"}
+
     @pytest.mark.parametrize(
         ("environ", "kind"),
         [

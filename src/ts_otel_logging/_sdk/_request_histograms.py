@@ -273,11 +273,16 @@ class RequestMeterProvider(MeterProvider):
 
     def _with_histograms(self, data: Optional[MetricsData]) -> Optional[MetricsData]:
         found = [meter.collect(self._temporality) for meter in list(self._request_meters.values())]
-        scopes = [scope_metrics for scope_metrics in found if scope_metrics is not None]
-        if not scopes:
+        ours = {item.scope: item for item in found if item is not None}
+        if not ours:
             return data
+        scopes = []
+        for item in (scope for resource in data.resource_metrics for scope in resource.scope_metrics) if data else ():
+            own = ours.pop(item.scope, None)
+            # OpenTelemetry's encoder keeps only the last of two entries for one scope.
+            scopes.append(
+                item if own is None else ScopeMetrics(item.scope, [*item.metrics, *own.metrics], own.schema_url)
+            )
         # One provider has one resource.
-        others = [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
-        return MetricsData(
-            [ResourceMetrics(self._request_resource, [*others, *scopes], self._request_resource.schema_url)]
-        )
+        resource = self._request_resource
+        return MetricsData([ResourceMetrics(resource, [*scopes, *ours.values()], resource.schema_url)])
