@@ -1,4 +1,4 @@
-"""The spans that this package makes by itself, for a third of what the SDK's cost (docs/adr/018-spans-of-our-own.md).
+"""The spans that this package makes by itself, for a third of what the SDK's cost (docs/adr/017-spans-of-our-own.md).
 
 A `RequestSpan` is one of the SDK's and does what those do. It only leaves out what an ordinary span never uses: until
 an attribute is anything but a text, a number or a truth value, its attributes are a plain dict; until it has an event
