@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ts_otel_logging._pipeline import Output
     from ts_otel_logging._sdk import Providers
+    from ts_otel_logging._sdk._in_memory import InMemoryProviders
     from ts_otel_logging._stdio import Capture
     from ts_otel_logging._tracing import Tracing
 
@@ -263,7 +264,7 @@ def _accepted_processors(error: Exception) -> str:
 
 
 @contextmanager
-def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[None]:
+def captured(providers: InMemoryProviders, stream: TextIO, **keywords: Any) -> Iterator[Tracing]:
     """Switch the pipeline on for the tests of a block, whatever the environment says; errors of ours raise in it.
 
     Args:
@@ -271,11 +272,17 @@ def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[
         stream: Takes the lines.
         **keywords: As for `configure`.
 
+    Yields:
+        What makes spans of requests.
+
     Raises:
         RuntimeError: The pipeline is on already.
         TypeError: An unknown keyword.
         ValueError: A value that is not accepted; the message says what is.
     """
+    from ts_otel_logging import _sdk
+    from ts_otel_logging._tracing import Tracing
+
     global _active  # noqa: PLW0603 - one activation a process
     unknown = keywords.keys() - (configure.__kwdefaults__ or {}).keys()
     if unknown:
@@ -292,7 +299,7 @@ def captured(providers: Providers, stream: TextIO, **keywords: Any) -> Iterator[
             activation.set_root_handler()
             activation.expect_torchserve()
             activation.tell_early_reports()
-            yield
+            yield Tracing(providers.tracer_provider, activation.metrics, tracer_for_batch=_sdk.tracer_for_batch)
     finally:
         _diagnostics.reraise = reraise
         with _lock:

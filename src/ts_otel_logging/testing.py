@@ -13,12 +13,20 @@ A fixture for pytest::
         read_digit(blank)
         assert captured.events[-1]["event"] == "Blank image"
 
+    def test_reading_is_a_span(captured):
+        with captured.request():
+            read_digit(image)
+        assert captured.span("tokenize").parent.span_id == captured.span("predict model").context.span_id
+
+What is printed is an event only in a test that has the ``with`` in itself: between a fixture and its test pytest puts
+streams of its own in place.
+
 API
 ---
 `capture`
     Switches the pipeline on for a block.
 `Captured`
-    What came out: `events`, `spans`, `points`.
+    What came out: `events`, `spans`, `points`; `request` lets a block be a request.
 `Clock`
     A clock that stands still until it is told otherwise.
 
@@ -31,6 +39,7 @@ import io
 import itertools
 import json
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan  # noqa: TID251 - a type
 
     from ts_otel_logging._sdk._in_memory import InMemoryProviders
+    from ts_otel_logging._tracing import Tracing
 
 __all__ = ["Captured", "Clock", "capture"]
 
@@ -68,8 +78,10 @@ class Clock:
 class Captured:
     """What came out of a block so far."""
 
-    def __init__(self, lines: io.StringIO, providers: InMemoryProviders) -> None:
+    def __init__(self, lines: io.StringIO, providers: InMemoryProviders, tracing: Tracing) -> None:
         self._lines = lines
+        self._tracing = tracing
+        self._request_numbers = itertools.count(1)
         # None after the block: later spans and measurements are another's.
         self._providers: Optional[InMemoryProviders] = providers
         self._spans: list[ReadableSpan] = []
@@ -103,6 +115,36 @@ class Captured:
         if self._providers is not None:
             self._points.extend(self._providers.points())
         return [point for name, point in self._points if name == metric]
+
+    @contextmanager
+    def request(self, *, batch_size: int = 1) -> Iterator[None]:
+        """Let a block be what a worker does for a request: `ts_otel_logging.span` and `request_scope` work in it.
+
+        Its spans, measurements and ids are those of a request, ``request-1``, ``request-2``, …, to a model named
+        ``model``; one that raises has failed.
+
+        Args:
+            batch_size: How many requests the block is for, at least 1.
+
+        Yields:
+            Nothing.
+        """
+        from ts_otel_logging._requests import IncomingRequest, Model, Outcome
+        from ts_otel_logging._tracing import Call
+
+        requests = [IncomingRequest(f"request-{next(self._request_numbers)}", {}) for _ in range(batch_size)]
+        call = Call(self._tracing, Model("model", None, "cpu", None), requests, resumable=False)
+        outcome = Outcome(HTTPStatus.OK)
+        try:
+            yield
+        except BaseException as error:
+            outcome = Outcome(None, error)
+            raise
+        finally:
+            try:
+                call.end([outcome] * batch_size)
+            finally:
+                call.leave()
 
     def _end(self) -> None:
         _ = self.spans, self.points("")
@@ -143,10 +185,10 @@ def capture(
     providers = in_memory_providers()
     lines = io.StringIO()
     with ExitStack() as stack:
-        stack.enter_context(_activate.captured(providers, lines, **{**settings, "format": "structlog"}))
+        tracing = stack.enter_context(_activate.captured(providers, lines, **{**settings, "format": "structlog"}))
         providers.start(iter(trace_ids or itertools.count(1)), iter(span_ids or itertools.count(1)))
         if clock is not None:
             stack.enter_context(clock_replaced(clock))
-        captured = Captured(lines, providers)
+        captured = Captured(lines, providers, tracing)
         stack.callback(captured._end)  # noqa: SLF001 - same module
         yield captured

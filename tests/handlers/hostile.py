@@ -60,6 +60,8 @@ def print_everywhere(number: int) -> None:
     thread.start()
     thread.join()
     os.write(1, f"native {number}\n".encode())
+    # As faulthandler has them between its stacks.
+    os.write(2, b"\n \n")
     subprocess.run(["/bin/echo", f"subprocess {number}"], check=True)
     print(f"[PID]{number}")
     print("Torch worker started.")

@@ -103,6 +103,10 @@ def test_what_python_prints_carries_its_batch(events):
     assert any("request_ids" in event for event in printed), "no batch was larger than one"
 
 
+def test_an_empty_line_of_native_code_says_nothing(events):
+    assert [event for event in events if not event["event"].strip()] == []
+
+
 def test_what_is_native_carries_the_model(events):
     native = [event for event in events if event["event"].startswith("native ")]
     assert {event["model_name"] for event in native} == {"hostile"}

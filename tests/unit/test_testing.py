@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,32 @@ class TestCapture:
         assert captured.span("inference_latency").parent.span_id == captured.span("read").context.span_id == 1
         (point,) = captured.points("torchserve.reported.duration")
         assert (point.count, point.sum, point.time_unix_nano) == (1, 0.25, start + 10**9)
+
+    def test_a_block_may_be_a_request(self) -> None:
+        with testing.capture() as captured:
+            with captured.request(), ts_otel_logging.span("tokenize"):
+                logger.info("one")
+            with captured.request(batch_size=2), ts_otel_logging.request_scope(1):
+                logger.info("second of two")
+            with pytest.raises(ZeroDivisionError), captured.request():
+                raise ZeroDivisionError
+            logger.info("outside")
+        assert [event.get("request_id") for event in captured.events] == ["request-1", "request-3", None]
+        first, *others = [span for span in captured.spans if span.name == "predict model"]
+        assert captured.span("tokenize").parent.span_id == first.context.span_id
+        assert captured.events[0]["span_id"] == f"{captured.span('tokenize').context.span_id:016x}"
+        assert [span.status.status_code.name for span in (first, *others)] == ["UNSET", "UNSET", "UNSET", "ERROR"]
+        assert sum(point.count for point in captured.points("torchserve.request.duration")) == 4
+
+    def test_the_readmes_tests_pass(self, tmp_path: Path) -> None:
+        page = Path(__file__).parents[2].joinpath("README.md").read_text(encoding="utf-8")
+        section = page.partition("## In your tests")[2].partition("```python\n")[2].partition("```")[0]
+        (tmp_path / "test_readme.py").write_text(section, encoding="utf-8")
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert run.stdout.splitlines()[-1].startswith("2 passed"), run.stdout
 
     def test_every_kind_of_logger_ends_there(self) -> None:
         with testing.capture() as captured:

@@ -43,6 +43,8 @@ class _Ids(IdGenerator):
 class InMemoryProviders(Providers):
     """Providers of spans and measurements that stay in this process; every span is sampled."""
 
+    tracer_provider: RequestTracerProvider
+
     def __init__(self) -> None:
         super().__init__()
         self._ids = _Ids()
