@@ -19,7 +19,7 @@ import sys
 import threading
 import traceback
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Final
 
 from ts_otel_logging import _scope
 from ts_otel_logging._values import plain
@@ -122,18 +122,9 @@ class Capture:
         self._emit(logging.LogRecord(logger, level, "", 0, text, None, exc_info))
 
 
-class _Begun(NamedTuple):
-    """Text that waits for its end of line.
-
-    Attributes:
-        text: What was printed so far.
-        scope: The requests that it was printed for.
-        context: In which it was printed: whoever ends it may be at work for another request.
-    """
-
-    text: bytes
-    scope: _scope.Scope
-    context: contextvars.Context
+# What waits for its end of line: the text, the requests that it was printed for, and the context in which it was, for
+# whoever ends it may be at work for another request. No class of its own, which would cost every print.
+_Begun = tuple[bytes, _scope.Scope, contextvars.Context]
 
 
 class _Printed(io.BufferedIOBase):
@@ -185,8 +176,8 @@ class _Printed(io.BufferedIOBase):
         text = written
         begun = self._begun.pop(thread, None)
         if begun is not None:
-            if begun.scope is scope:
-                text = begun.text + written
+            if begun[1] is scope:
+                text = begun[0] + written
             else:
                 self._tell_begun(begun)
         if text.endswith(b"\n") or len(text) > _MAX_PARTIAL_BYTES:
@@ -194,8 +185,9 @@ class _Printed(io.BufferedIOBase):
         elif text:
             if self._begun:
                 self._end_dead()
-            waiting = _shown(text) + (b"\r" if text.endswith(b"\r") else b"")
-            self._begun[thread] = _Begun(waiting, scope, contextvars.copy_context())
+            if b"\r" in text:
+                text = _shown(text) + (b"\r" if text.endswith(b"\r") else b"")
+            self._begun[thread] = (text, scope, contextvars.copy_context())
         return len(written)
 
     def end(self) -> None:
@@ -209,8 +201,8 @@ class _Printed(io.BufferedIOBase):
         """End the lines of requests, whichever thread has begun them, and those of threads that are no more."""
         if self._begun:
             self._end_dead()
-            for thread, begun in list(self._begun.items()):
-                if begun.scope in scopes:
+            for thread, (_, scope, _) in list(self._begun.items()):
+                if scope in scopes:
                     self._end_of_thread(thread)
 
     def _end_dead(self) -> None:
@@ -231,7 +223,8 @@ class _Printed(io.BufferedIOBase):
             self._tell_begun(self._begun.popitem()[1])
 
     def _tell_begun(self, begun: _Begun) -> None:
-        begun.context.run(self._tell, begun.text)
+        text, _, context = begun
+        context.run(self._tell, text)
 
     def _tell(self, text: bytes) -> None:
         # An empty line has nothing to say.
