@@ -98,8 +98,9 @@ _VALUE: Final = (
     rf"(?:{_QUOTED}|{_BRACKETED}"
     r"""|(?<!["'])(?!(?:str|None|True|False|null|true|false)(?![A-Za-z0-9]))[^\s"',;&<>)\x7d]+)"""
 )
-_AT_SEPARATOR: Final = r"""(?=[\\"' \t=:])"""
-_AT_PERCENT: Final = r"(?=\x253[ADad])"
+# As few of these as can be: log4j tries each of them at every character.
+_AT_SEPARATOR: Final = r"""(?=[\\"' \t=:%])"""
+_AT_DASHES: Final = "(?=--)"
 _AT_BLANK: Final = r"(?=[ \t])"
 _AT_KEY: Final = "(?=[AGSadeghnprsxy])(?<![A-Za-z0-9])"
 _KEY_KINDS: Final = (
@@ -137,7 +138,7 @@ _CREDENTIAL: Final = r"(?=[0-9]|[A-Za-z][a-z+/._~-]*[A-Z0-9=])[A-Za-z0-9._~+/-]{
 TEXT_PATTERNS: Final = (
     TextPattern(
         "a private key's block, in PEM",
-        "",
+        _AT_DASHES,
         r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
         r"[\s\S]*?(?:-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----|(?![\s\S]))",
         "-",
@@ -183,14 +184,14 @@ TEXT_PATTERNS: Final = (
     ),
     TextPattern(
         "`password%3Dvalue`, for the same names",
-        _AT_PERCENT,
-        rf"""{_AFTER_NAME}(\x253[ADad])[^\s"'&,;<>]+""",
+        _AT_SEPARATOR,
+        rf"""(?=\x253[ADad]){_AFTER_NAME}(\x253[ADad])[^\s"'&,;<>]+""",
         "%",
         ("%3d", "%3a"),
     ),
     TextPattern(
         "`--password value`, for the same names and `token`",
-        "",
+        _AT_DASHES,
         rf"""(--(?<![A-Za-z0-9-]--)[A-Za-z0-9_-]{{1,40}}(?:{_AFTER_NAME}|(?<=(?i:token)){_NO_MODEL_TOKEN})"""
         rf"""(?:[ \t]+|["'],[ \t]*(?=["']))["']?)(?!-){_VALUE}""",
         "-",
@@ -198,8 +199,8 @@ TEXT_PATTERNS: Final = (
     ),
     TextPattern(
         "the password in a URL, and what stands alone in its place in one of `http` or `https`",
-        "",
-        r"""(://[^\s/:@"'<>]{0,256}:|(?:(?<=(?i:http))|(?<=(?i:https)))://)[^\s/?#"'<>]+(?=@)""",
+        _AT_SEPARATOR,
+        r"""(://(?:[^\s/:@"'<>]{0,256}:|(?<=(?i:http)://)|(?<=(?i:https)://)))[^\s/?#"'<>]+(?=@)""",
         "@",
         ("://",),
     ),
