@@ -570,7 +570,7 @@ class _Activation:
 
         # Those from before the capture, and those that hold now.
         streams = [*self._console_streams.values(), *(getattr(sys, name) for name in self._console_streams)]
-        muted = self.handler.mute_doubles(streams)
+        muted = {} if self._stays_away else self.handler.mute_doubles(streams)
         if muted:
             self._report(
                 "console handlers muted: their records are lines of this package already",
@@ -732,6 +732,7 @@ class _Activation:
         self._stays_away = False
         self._leave_small_loggers()
         logging.getLogger().addHandler(self.handler)
+        self._look_at_other_output()
 
     def _leave_small_loggers(self) -> None:
         ours = logging.getLogger(_diagnostics.LOGGER_NAME)

@@ -299,6 +299,7 @@ class TestHandlersThatResetLogging:
         for _ in range(4):
             predict(lazy, make_request(b"x"))
         lines = capsys.readouterr().out.splitlines()
+        assert len([line for line in lines if "console handlers muted" in line]) == 1, "the second's lines are its own"
         told = [json.loads(line) for line in lines if "stays away" in line]
         assert [(event["logger"], event["level"]) for event in told] == [("ts_otel_logging", "warning")]
         for _ in range(3):
