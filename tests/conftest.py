@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from opentelemetry import metrics
+from opentelemetry.util._once import Once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,19 @@ def _logging_is_restored() -> Iterator[None]:
     root.setLevel(level)
     logging.disable(disabled)
     sys.stdout, sys.stderr = streams
+
+
+@pytest.fixture(autouse=True)
+def _meter_provider_is_restored() -> Iterator[None]:
+    """Let the API forget a meter provider that a test has set: it is shut down by then, and warns all who ask."""
+    proxy = metrics._internal._PROXY_METER_PROVIDER
+    before = metrics._internal._METER_PROVIDER, proxy._real_meter_provider
+    yield
+    if (metrics._internal._METER_PROVIDER, proxy._real_meter_provider) != before:
+        # opentelemetry-python, tests/opentelemetry-test-utils, globals_test.py does the same.
+        metrics._internal._METER_PROVIDER_SET_ONCE = Once()
+        metrics._internal._METER_PROVIDER = before[0]
+        metrics._internal._PROXY_METER_PROVIDER = metrics._internal._ProxyMeterProvider()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -34,7 +35,7 @@ class Worker:
         self.loads = 0
         self._spans = InMemorySpanExporter()
         self.tracer_provider = tracer_provider or RequestTracerProvider(shutdown_on_exit=False)
-        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._spans, meter_provider=NoOpMeterProvider()))
         self._reader = InMemoryMetricReader()
         self._meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self._collected: Any = None
