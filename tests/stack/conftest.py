@@ -63,6 +63,8 @@ def servers(
                 # One whose console has every kind of line: TorchServe's metrics, too.
                 properties = "metrics_mode=log\n"
                 environ["TS_OTEL_LOGGING_FRONTEND"] = "json-only"
+                # As the README says for handlers that start subprocesses, which one here does.
+                environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
             folder = tmp_path_factory.mktemp(protocol.replace("/", "-"))
             return cleanup.enter_context(torchserve_running(folder, environ, PHASES, digits, properties=properties))
 
