@@ -28,7 +28,7 @@ NAME = "torchserve.request.duration"
 COUNTING = tuple(AggregationTemporality.__members__.values())[1:]
 
 measurements = st.tuples(
-    st.one_of(st.sampled_from((0, 1, *BOUNDARIES)), st.floats(min_value=0, allow_nan=False, allow_infinity=False)),
+    st.one_of(st.sampled_from((0, 1, *BOUNDARIES)), st.floats(min_value=0, max_value=1e300)),
     st.sampled_from(({"model": "a"}, {"model": "b"}, {"model": "a", "error.type": "ValueError"}, {}, None)),
     st.sampled_from(("sampled", "unsampled", "none")),
 )
@@ -66,7 +66,8 @@ class Side(NamedTuple):
             {
                 "metric": (metric.name, metric.unit, metric.description, metric.data.aggregation_temporality),
                 "attributes": dict(point.attributes or {}),
-                "values": (point.count, point.sum, point.min, point.max, point.bucket_counts, point.explicit_bounds),
+                "values": (point.count, point.min, point.max, point.bucket_counts, point.explicit_bounds),
+                "sum": point.sum,
                 "exemplars": sorted((e.value, e.trace_id or 0, e.span_id or 0) for e in point.exemplars),
             }
             for metric, point in points
@@ -98,6 +99,9 @@ def test_what_is_collected_is_what_the_sdks_own_histogram_would_have(temporality
     for step in [*steps, COLLECT]:
         if step == COLLECT:
             ours, stock = (each.collect() for each in sides)
+            for point in stock:
+                # The SDK adds up each interval by itself: the last digits may differ.
+                point["sum"] = pytest.approx(point["sum"], rel=1e-9)
             assert ours == stock
         else:
             amount, attributes, span = step
@@ -112,7 +116,7 @@ def test_what_no_histogram_takes_is_left_out(amount):
     instrument.record(amount)
     instrument.record(2.0)
     [point] = ours.collect()
-    assert point["values"][:2] == (1, 2.0)
+    assert (point["values"][0], point["sum"]) == (1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,7 @@ def test_a_reader_that_comes_later_gets_them_and_none_counts_twice():
     [point] = ours.collect()
     data = later.get_metrics_data()
     [metric] = data.resource_metrics[0].scope_metrics[0].metrics
-    assert point["values"][:2] == (1, 2.0)
+    assert (point["values"][0], point["sum"]) == (1, 2.0)
     assert (metric.name, metric.data.data_points[0].sum) == (NAME, 2.0)
 
 
