@@ -67,17 +67,7 @@ class LineWriter:
                 return
             self._writing = True
             try:
-                if self._descriptor is None or self._stream.closed or _is_forked or _STARTS_PROCESSES in _modules:
-                    self._put(line)
-                else:
-                    # The commonest case of `_put`, without the call.
-                    data = line.encode("utf-8", "backslashreplace")
-                    try:
-                        written = os.write(self._descriptor, data)
-                    except BlockingIOError:
-                        written = 0
-                    if written != len(data):
-                        self._finish(self._descriptor, data[written:])
+                self._put(line)
             finally:
                 self._writing = False
                 # Asked after the flag is down: what interrupts from now on writes by itself.
@@ -105,8 +95,13 @@ class LineWriter:
         if _is_forked or _STARTS_PROCESSES in _modules:
             with _other_processes_kept_out(descriptor):
                 self._finish(descriptor, data)
-        else:
-            self._finish(descriptor, data)
+            return
+        try:
+            written = os.write(descriptor, data)
+        except BlockingIOError:
+            written = 0
+        if written != len(data):
+            self._finish(descriptor, data[written:])
 
     def _finish(self, descriptor: int, data: bytes) -> None:
         poll = select.poll()
