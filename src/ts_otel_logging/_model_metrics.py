@@ -35,8 +35,9 @@ _BETWEEN_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MAX_NAME_CHARACTERS: Final = 255
 _MAX_UNIT_CHARACTERS: Final = 63
 # https://opentelemetry.io/docs/specs/otel/metrics/sdk/#cardinality-limits has the number and the attribute.
-_MAX_ATTRIBUTE_SETS: Final = 2_000
-_OVERFLOW: Final[Mapping[str, Any]] = {"otel.metric.overflow": True}
+MAX_ATTRIBUTE_SETS: Final = 2_000
+"""How many sets of attributes an instrument may have; what comes later has `OVERFLOW` in their place."""
+OVERFLOW: Final[Mapping[str, Any]] = {"otel.metric.overflow": True}
 
 
 class ModelMetrics:
@@ -92,8 +93,8 @@ class _Instrument:
     def attributes(self, dimensions: str) -> Mapping[str, Any]:
         found = self._attributes.get(dimensions)
         if found is None:
-            if len(self._attributes) >= _MAX_ATTRIBUTE_SETS:
-                return _OVERFLOW
+            if len(self._attributes) >= MAX_ATTRIBUTE_SETS:
+                return OVERFLOW
             found = self._attributes[dimensions] = _parsed(dimensions)
         return found
 

@@ -68,8 +68,8 @@ def _configure() -> Callable[[], None]:
     logger_factory = structlog.stdlib.LoggerFactory()
     if logger_class is not logging.Logger:
         logging.setLoggerClass(logger_class)
-    # The bridge adds the context variables, for every kind of logger alike.
     processors = _processors()
+    # The bridge adds the context variables, for every kind of logger alike.
     structlog.configure(
         processors=processors,
         logger_factory=logger_factory,

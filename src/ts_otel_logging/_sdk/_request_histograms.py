@@ -28,6 +28,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 
 from ts_otel_logging import _names
+from ts_otel_logging._model_metrics import MAX_ATTRIBUTE_SETS, OVERFLOW
 from ts_otel_logging._spans import SPAN_KEY
 
 if TYPE_CHECKING:
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from ts_otel_logging._sdk._processors import ThreadMetricReader
-
-# https://opentelemetry.io/docs/specs/otel/metrics/sdk/#cardinality-limits has the number and the attribute.
-_MAX_POINTS: Final = 2_000
-_OVERFLOW: Final = {"otel.metric.overflow": True}
 
 SpanOfExemplar = Callable[[Optional["Context"]], Optional[trace.SpanContext]]
 """Returns the span that a measurement's exemplar names, or None for no exemplar."""
@@ -147,8 +144,8 @@ class RequestHistogram(metrics.Histogram):
                 point.exemplars[bucket] = amount, time_ns(), span
 
     def _new_point(self, key: tuple[Any, ...]) -> _Point:
-        if len(self._points) >= _MAX_POINTS:
-            key = tuple(_OVERFLOW.items())
+        if len(self._points) >= MAX_ATTRIBUTE_SETS:
+            key = tuple(OVERFLOW.items())
             if key in self._points:
                 return self._points[key]
         point = self._points[key] = _Point(dict(key), len(self._boundaries) + 1)
@@ -266,10 +263,11 @@ class RequestMeterProvider(MeterProvider):
 
     def add_metric_reader(self, metric_reader: MetricReader) -> None:
         """Add a reader; from now on all histograms are the SDK's."""
+        # First, so that nothing changes where it is refused, or by a release whose readers are there from the start.
+        super().add_metric_reader(metric_reader)
         for meter in self._request_meters.values():
             for histogram in meter.histograms:
                 histogram.hand_over()
-        super().add_metric_reader(metric_reader)
 
     def _with_histograms(self, data: Optional[MetricsData]) -> Optional[MetricsData]:
         found = [meter.collect(self._temporality) for meter in list(self._request_meters.values())]
