@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -27,9 +27,6 @@ from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogR
 
 from lines import Lines
 from ts_otel_logging import BridgeHandler, _diagnostics
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_OTLP_BYTES = 65_536
 
@@ -157,16 +154,6 @@ def strict(text: str) -> dict[str, Any]:
     value = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     assert isinstance(value, dict)
     return value
-
-
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.any")
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    yield logger
-    logger.handlers.clear()
-    logger.propagate = True
 
 
 @pytest.fixture

@@ -24,22 +24,10 @@ from lines import Lines
 from ts_otel_logging import BridgeHandler, _diagnostics, _scope, get_logger, request_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 HUGE = 10**5000
 TRACER = TracerProvider().get_tracer("test")
-
-
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.model")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    logger.handlers.clear()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
 
 
 @pytest.fixture

@@ -352,16 +352,6 @@ class TestSetting:
             configure(redact=["email", "/[/"])
 
 
-@pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("acme.redaction")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    yield logger
-    logger.handlers.clear()
-    logger.propagate = True
-
-
 class Account(NamedTuple):
     user: str
     password: str

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +38,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from forked import in_forked_child
 from ts_otel_logging import _names
 from ts_otel_logging._sdk._otlp_encoder import encode_spans
 from ts_otel_logging._sdk._request_spans import RequestSpan, RequestTracerProvider
@@ -335,22 +333,12 @@ class TestProviders:
 
     def test_a_fork_changes_the_resource_as_the_sdks(self) -> None:
         _, ours = both()
-        reading, writing = os.pipe()
-        with warnings.catch_warnings():
-            # Newer Pythons warn of threads, which others in this process may have.
-            warnings.simplefilter("ignore")
-            pid = os.fork()
-        if pid == 0:
-            try:
-                tracers: Any = ours.tracer, ours.provider.get_tracer("theirs")
-                resources = [tracer.start_span("s").resource for tracer in tracers]
-                os.write(writing, json.dumps([dict(resource.attributes) for resource in resources]).encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with os.fdopen(reading) as told:
-            own, theirs = json.loads(told.read())
-        os.waitpid(pid, 0)
+
+        def resources() -> list[dict[str, Any]]:
+            tracers: Any = ours.tracer, ours.provider.get_tracer("theirs")
+            return [dict(tracer.start_span("s").resource.attributes) for tracer in tracers]
+
+        own, theirs = in_forked_child(resources)
         assert own == theirs
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import threading
-import warnings
 
+from forked import in_forked_child
 from ts_otel_logging._sdk._ids import SystemIdGenerator
 
 
@@ -46,19 +44,6 @@ def test_threads_share_none() -> None:
 def test_a_forked_child_has_its_own() -> None:
     generator = SystemIdGenerator()
     generator.generate_span_id()
-    reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        # Newer Pythons warn of threads, which others in this process may have.
-        warnings.simplefilter("ignore")
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, json.dumps([generator.generate_span_id() for _ in range(100)]).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        of_the_child = json.load(told)
-    os.waitpid(pid, 0)
+    of_the_child = in_forked_child(lambda: [generator.generate_span_id() for _ in range(100)])
     assert len(of_the_child) == 100
     assert not {generator.generate_span_id() for _ in range(100)} & set(of_the_child)
