@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 from ts_otel_logging import _config, _names
 from ts_otel_logging._caps import cut_event
 from ts_otel_logging._diagnostics import swallowed
-from ts_otel_logging._event import Event
+from ts_otel_logging._event import Event, UidSource
 from ts_otel_logging._line_writer import LineWriter
 from ts_otel_logging._pipeline import Output, Pipeline
 from ts_otel_logging._redaction import MASK, Redaction
@@ -75,15 +74,14 @@ class BridgeHandler(logging.Handler):
         self._max_record_bytes = max_record_bytes
         self._processors = tuple(processors)
         self._otlp: Optional[Output] = None
-        self._not_exported: tuple[str, ...] = ()
+        self._uids: Optional[UidSource] = None
         self._build_shape: Callable[[Any], Shape] = lambda renderer: _shape(renderer, stream, resource, logger_provider)
         if logger_provider is not None:
             from ts_otel_logging._otlp_log import NOT_EXPORTED, OtlpLogOutput
 
             self._otlp = OtlpLogOutput(logger_provider)
-            self._not_exported = NOT_EXPORTED
-        self._own_uids = None if logger_provider is None else _uid_source()
-        self._uids = self._own_uids
+            # Where there are two copies to tell apart: whoever drops lines by it would lose the only one.
+            self._uids = _uid_source(NOT_EXPORTED)
         self._redaction = Redaction(redact)
         self.switch(renderer, outputs=map(SinkOutput, sinks))
         self.passthrough: Optional[Callable[[logging.LogRecord], bool]] = None
@@ -103,25 +101,26 @@ class BridgeHandler(logging.Handler):
         """
         line = _LineOutput(self._build_shape(renderer), self._writer, self._max_record_bytes)
         otlp = (self._otlp,) if otlp_logs and self._otlp is not None else ()
-        self._uids = self._own_uids if otlp else None
         self._is_stock = False
-        self.pipeline = Pipeline(self._processors, (line, *otlp, *outputs), self._redaction)
+        uids = self._uids if otlp else None
+        self.pipeline = Pipeline(self._processors, (line, *otlp, *outputs), self._redaction, uids)
 
     def add_output(self, output: Output) -> None:
         """Hand every event to one more output, after the others."""
         pipeline = self.pipeline
-        self.pipeline = Pipeline(pipeline.processors, (*pipeline.outputs, output), pipeline.redaction)
+        outputs = *pipeline.outputs, output
+        self.pipeline = Pipeline(pipeline.processors, outputs, pipeline.redaction, pipeline.uids)
 
     def set_redaction(self, redaction: Redaction) -> None:
         """Mask in every later event what this says."""
         self._redaction = redaction
-        self.pipeline = Pipeline(self.pipeline.processors, self.pipeline.outputs, redaction)
+        pipeline = self.pipeline
+        self.pipeline = Pipeline(pipeline.processors, pipeline.outputs, redaction, pipeline.uids)
 
     def switch_to_stock(self) -> None:
         """Let later events be what a worker of TorchServe prints by itself: messages, still masked, on stdout alone."""
         from ts_otel_logging._shapes._stock import stock_text
 
-        self._uids = None
         self._is_stock = True
         self.pipeline = Pipeline((), (_LineOutput(stock_text, self._writer, sys.maxsize),), self._redaction)
 
@@ -159,9 +158,8 @@ class BridgeHandler(logging.Handler):
                 if pipeline.write_plain is not None and pipeline.write_plain(record):
                     return True
                 event = Event(record)
-                uids = self._uids
-                # Only where there are two copies to tell apart: whoever drops lines by it would lose the only one.
-                if uids is not None and not event.logger.startswith(self._not_exported):
+                uids = pipeline.uids
+                if uids is not None and not event.logger.startswith(uids.not_for):
                     event.uid = uids.next()
                 pipeline(event)
         except Exception as error:  # noqa: BLE001 - the shield
@@ -307,22 +305,9 @@ class _Thresholds(dict[str, int]):
         return level
 
 
-class _UidSource:
-    """Gives each event of this process an id that no other event has: random once, then counted."""
-
-    def __init__(self) -> None:
-        self._renew()
-        # For good: there is one source a process.
-        os.register_at_fork(after_in_child=self._renew)
-
-    def _renew(self) -> None:
-        prefix = os.urandom(8).hex()
-        self.next: Callable[[], str] = map(f"{prefix}-%x".__mod__, itertools.count()).__next__
-
-
 @lru_cache(maxsize=1)
-def _uid_source() -> _UidSource:
-    return _UidSource()
+def _uid_source(not_for: tuple[str, ...]) -> UidSource:
+    return UidSource(not_for)
 
 
 class _LineOutput:
@@ -353,23 +338,13 @@ class _LineOutput:
             return
         self._writer.write(line + "\n")
 
-    def for_plain_records(self, redaction: Optional[Redaction]) -> Optional[Callable[[logging.LogRecord], bool]]:
-        """Return what writes plain records without an event, as `Pipeline` takes it; None where this shape has none."""
+    def for_plain_records(
+        self, redaction: Optional[Redaction], others: tuple[Output, ...], uids: Optional[UidSource]
+    ) -> Optional[Callable[[logging.LogRecord], bool]]:
+        """Return what writes plain records by a shorter way, as `Pipeline` takes it; None where this shape has none."""
         if redaction is None or type(self._shape) is not StructlogShape:
             return None
-        render, most, write = PlainRecords(self._shape, redaction), self._surely_fits, self._writer.write
-
-        def write_plain(record: logging.LogRecord) -> bool:
-            line = render(record)
-            if line is None or len(line) > most:
-                return False
-            try:
-                write(line + "\n")
-            except Exception as error:  # noqa: BLE001 - as the pipeline does
-                swallowed("log output", error)
-            return True
-
-        return write_plain
+        return PlainRecords(self._shape, redaction, self._writer.write, self._surely_fits, others, uids)
 
     def _is_too_long(self, line: str) -> bool:
         return len(line.encode("utf-8", "backslashreplace")) >= self._max_record_bytes

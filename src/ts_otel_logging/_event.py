@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import time
 import traceback
 from itertools import islice
 from logging import LogRecord
-from typing import TYPE_CHECKING, Any, Final, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry import trace
 from opentelemetry.context import Context, get_current
@@ -103,6 +105,32 @@ class Event:
         self.uid = None
         self.fields = None
 
+    @classmethod
+    def of_plain(  # noqa: PLR0913, PLR0917 - its parts
+        cls,
+        record: LogRecord,
+        time_micros: int,
+        level: str,
+        span_context: Optional[trace.SpanContext],
+        scope: _scope.Scope,
+        extra: dict[str, Any],
+        uid: Optional[str],
+    ) -> Event:
+        """Return the event of a plain record (`_shapes/_plain_records.py`), whose parts are known."""
+        event = cls.__new__(cls)
+        event.record = record
+        event.time_micros = time_micros
+        event.level = level
+        event.logger = record.name
+        event.message = record.msg
+        event.span_context = span_context
+        event.scope = scope
+        event._extra = extra  # noqa: SLF001 - its own class
+        event.exception = None
+        event.uid = uid
+        event.fields = None
+        return event
+
     def _unwrap(self, event_dict: dict[str, Any], extra: dict[str, Any]) -> None:
         """Take apart what `structlog.stdlib.ProcessorFormatter.wrap_for_formatter` hands to `logging`.
 
@@ -167,6 +195,27 @@ class Event:
         if self.exception is not None:
             result[_names.EXCEPTION] = self.exception
         return result
+
+
+class UidSource:
+    """Gives each event of this process an id that no other event has: random once, then counted.
+
+    Args:
+        not_for: How the names of loggers begin whose events get none.
+
+    Attributes:
+        next: Returns the next one.
+    """
+
+    def __init__(self, not_for: tuple[str, ...]) -> None:
+        self.not_for = not_for
+        self._renew()
+        # For good: there is one source a process.
+        os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        prefix = os.urandom(8).hex()
+        self.next: Callable[[], str] = map(f"{prefix}-%x".__mod__, itertools.count()).__next__
 
 
 # Contexts are immutable (OpenTelemetry specification, "Context"), so the span of the last one seen can be kept.

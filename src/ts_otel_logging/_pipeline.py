@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import Processor
 
-    from ts_otel_logging._event import Event
+    from ts_otel_logging._event import Event, UidSource
 
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _NOTHING: Final[Mapping[Any, Any]] = {}
@@ -38,28 +38,30 @@ class Pipeline:
             costs its own effect, not the event.
         outputs: Called in their order with every event that was not dropped.
         redaction: Masks secrets after the processors, before the outputs; None leaves everything as it is.
+        uids: Where events get ids from; None for those that need none.
 
     Attributes:
-        write_plain: Writes a record for which no event has to be made, and returns whether it did; None where every
-            record becomes one: with processors, or more outputs than one.
+        write_plain: Does all of this with a record that is plain (`_shapes/_plain_records.py`), by a shorter way, and
+            returns whether it was; None where there is no such way: with processors, for instance.
     """
 
-    __slots__ = ("outputs", "processors", "redaction", "write_plain")
+    __slots__ = ("outputs", "processors", "redaction", "uids", "write_plain")
 
     def __init__(
         self,
         processors: tuple[Processor, ...],
         outputs: tuple[Output, ...],
         redaction: Optional[Redaction] = None,
+        uids: Optional[UidSource] = None,
     ) -> None:
         self.processors = processors
         self.outputs = outputs
         self.redaction = redaction
-        alone = outputs[0] if len(outputs) == 1 and not processors else None
-        for_plain_records = getattr(alone, "for_plain_records", None)
-        self.write_plain: Optional[Callable[[LogRecord], bool]] = (
-            None if for_plain_records is None else for_plain_records(redaction)
-        )
+        self.uids = uids
+        self.write_plain: Optional[Callable[[LogRecord], bool]] = None
+        for_plain_records = getattr(outputs[0], "for_plain_records", None) if outputs and not processors else None
+        if for_plain_records is not None:
+            self.write_plain = for_plain_records(redaction, outputs[1:], uids)
 
     def __call__(self, event: Event) -> None:
         """Process an event and hand it to every output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from typing import Any
 
@@ -12,10 +13,14 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
+from opentelemetry._logs import NoOpLoggerProvider
 from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from ts_otel_logging import BridgeHandler
+from ts_otel_logging import BridgeHandler, _diagnostics
+from ts_otel_logging._event import Event
 
 texts = st.one_of(
     st.sampled_from(("Inference complete", "", "100 % done", "password=hunter2", "Bearer eyJhbGciOi.eyJzdWIi.c2lnbg")),
@@ -48,12 +53,32 @@ class Record(logging.LogRecord):
     """A class of the program's own."""
 
 
-def handlers(redact: tuple[str, ...]) -> tuple[list[BridgeHandler], list[io.StringIO]]:
+def handlers(redact: tuple[str, ...], **more: Any) -> tuple[list[BridgeHandler], list[io.StringIO]]:
     streams = [io.StringIO(), io.StringIO()]
-    short, long = (BridgeHandler(stream=stream, redact=redact) for stream in streams)
+    short, long = (BridgeHandler(stream=stream, redact=redact, **more) for stream in streams)
     assert short.pipeline.write_plain is not None
     long.pipeline.write_plain = None
     return [short, long], streams
+
+
+def with_events(both: list[BridgeHandler]) -> list[list[dict[str, Any]]]:
+    """What another output sees of each event; without its record and id, which no two have in common."""
+    seen: list[list[dict[str, Any]]] = [[], []]
+    for handler, events in zip(both, seen):
+
+        def output(event: Event, events: list[dict[str, Any]] = events) -> None:
+            parts = {
+                name: getattr(event, name) for name in (*Event.__slots__, "extra") if name not in {"record", "uid"}
+            }
+            # As text: what is no number equals nothing.
+            events.append({**{name: repr(part) for name, part in parts.items()}, "has_uid": event.uid is not None})
+
+        handler.add_output(output)
+    both[1].pipeline.write_plain = None
+    return seen
+
+
+UID = re.compile('"log.record.uid":"[0-9a-f]{16}-[0-9a-f]+"')
 
 
 @given(
@@ -68,12 +93,14 @@ def handlers(redact: tuple[str, ...]) -> tuple[list[BridgeHandler], list[io.Stri
     span=spans,
     bound=mostly({}, {"user": "ada"}),
     redact=st.sampled_from(((), ("card",))),
+    provider=st.sampled_from((None, NoOpLoggerProvider())),
 )
 def test_both_ways_give_the_same_bytes(  # noqa: PLR0913, PLR0917 - all that a record may have
-    message, arguments, extra, level, logger, created, kind, raised, span, bound, redact
+    message, arguments, extra, level, logger, created, kind, raised, span, bound, redact, provider
 ):
     error = ValueError("broken") if raised else None
-    both, streams = handlers(redact)
+    both, streams = handlers(redact, logger_provider=provider)
+    seen = [[], []] if provider is None else with_events(both)
     context = Context() if span is None else trace.set_span_in_context(NonRecordingSpan(span), Context())
     token = attach(context)
     try:
@@ -88,9 +115,10 @@ def test_both_ways_give_the_same_bytes(  # noqa: PLR0913, PLR0917 - all that a r
                     handler.handle(record)
     finally:
         detach(token)
-    short, long = (stream.getvalue().split("\n") for stream in streams)
+    short, long = (UID.sub('"log.record.uid":""', stream.getvalue()).split("\n") for stream in streams)
     if 0 <= created < 253_402_300_800:
         assert short == long
+        assert seen[0] == seen[1]
     else:
         # Where a record has no time it is that of the call.
         assert [line[42:] for line in short] == [line[42:] for line in long]
@@ -152,11 +180,51 @@ def test_a_plain_record_makes_no_event(monkeypatch):
     assert first == second
 
 
-@pytest.mark.parametrize(
-    "more", [{"processors": [lambda _logger, _method, event: event]}, {"sinks": [logging.NullHandler()]}]
-)
-def test_with_processors_or_sinks_every_record_is_an_event(more):
-    assert BridgeHandler(stream=io.StringIO(), **more).pipeline.write_plain is None
+def test_a_plain_record_reaches_every_output(lines):
+    class Sink(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            emitted.append(record)
+
+    def broken(_event: Event) -> None:
+        raise ValueError("broken")
+
+    emitted: list[Any] = []
+    exporter = InMemoryLogRecordExporter()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    handler = BridgeHandler(stream=lines, logger_provider=provider, sinks=[Sink()])
+    for output in (broken, emitted.append):
+        handler.add_output(output)
+    record = {"name": "acme", "msg": "ready", "levelname": "INFO", "levelno": 20, "digit": 7}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_diagnostics, "reraise", False)
+        for _ in range(2):
+            handler.handle(logging.makeLogRecord(record))
+    assert [(item.getMessage() if isinstance(item, logging.LogRecord) else item.message) for item in emitted] == [
+        "ready"
+    ] * 4
+    assert [item.log_record.attributes["digit"] for item in exporter.get_finished_logs()] == [7, 7]
+    assert [item.log_record.attributes["log.record.uid"] for item in exporter.get_finished_logs()] == [
+        event["log.record.uid"] for event in lines.objects
+    ]
+
+
+def test_what_exporters_say_has_no_id_and_goes_nowhere_else(lines):
+    exporter = InMemoryLogRecordExporter()
+    provider = LoggerProvider(shutdown_on_exit=False)
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    handler = BridgeHandler(stream=lines, logger_provider=provider)
+    for _ in range(2):
+        handler.handle(
+            logging.makeLogRecord({"name": "urllib3.pool", "msg": "ready", "levelname": "INFO", "levelno": 20})
+        )
+    assert [event.get("log.record.uid") for event in lines.objects] == [None, None]
+    assert not exporter.get_finished_logs()
+
+
+def test_with_processors_every_record_is_an_event():
+    handler = BridgeHandler(stream=io.StringIO(), processors=[lambda _logger, _method, event: event])
+    assert handler.pipeline.write_plain is None
 
 
 def test_a_redaction_that_comes_later_holds_for_plain_records(lines):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ts_otel_logging._scope import Scope
 
 _MAX_CACHED: Final = 1_024
-_UID: Final = f',"{_names.LOG_RECORD_UID}":"'
+UID: Final = f',"{_names.LOG_RECORD_UID}":"'
 
 
 class StructlogShape:
@@ -40,7 +40,7 @@ class StructlogShape:
         before, behind = self.around(event.time_micros, event.level, event.logger, event.span_context, event.scope)
         line = f"{before}{encode_string(event.message)}{behind}"
         if event.uid is not None:
-            line += f'{_UID}{event.uid}"'
+            line += f'{UID}{event.uid}"'
         keys = self._keys
         for key, value in event.extra.items():
             encoder = ENCODERS.get(type(value))
