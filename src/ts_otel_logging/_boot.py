@@ -1,9 +1,9 @@
 """What the start-up file calls: which process is this, and if it is TorchServe's, wait for the right moment.
 
-``ts_otel_logging.pth`` imports this module only when ``TS_OTEL_LOGGING`` is set to anything. It runs in every Python
-process of the container, so it needs nothing but ``os`` and ``sys``, and returns at once unless the process is a worker
-(``model_service_worker.py``, also under torchrun) or the launcher (``torchserve``). All others are left alone, the
-JVM's ``metric_collector.py`` above all, whose stdout the JVM parses.
+``ts_otel_logging.pth`` runs in every Python process of the container. It imports this module only when
+``TS_OTEL_LOGGING`` is on and the program's name ends like that of a worker (``model_service_worker.py``, also under
+torchrun) or of the launcher (``torchserve``); `role_of` then knows. All other processes are left alone, the JVM's
+``metric_collector.py`` above all, whose stdout the JVM parses.
 """
 
 from __future__ import annotations
@@ -59,6 +59,11 @@ def role_of(argv: list[str]) -> Optional[str]:
 
 
 def _activate(role: str) -> None:
+    import gc
+
+    # What is imported stays: collections would only look at it, and at all that torch has, again and again.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         from ts_otel_logging import _activate as activation
 
@@ -70,6 +75,9 @@ def _activate(role: str) -> None:
         if isinstance(error, KeyboardInterrupt):
             raise
         _complain(error)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _complain(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 
 import pytest
@@ -43,10 +44,21 @@ def test_off_the_workers_command_imports_nothing_of_ours(value):
 
 
 @pytest.mark.parametrize("value", ON_VALUES)
-def test_on_an_ordinary_process_imports_the_gate_and_no_more(value):
+def test_on_an_ordinary_process_imports_nothing_of_ours(value):
     report = run("-X", "importtime", "-c", "pass", TS_OTEL_LOGGING=value)
     assert report.returncode == 0
-    assert of_ours(imported_modules(report.stderr)) == {"ts_otel_logging", "ts_otel_logging._boot"}
+    assert imported_modules(report.stderr) >= {"site"}
+    assert of_ours(imported_modules(report.stderr)) == set()
+
+
+@pytest.mark.parametrize("name", ["model_service_worker.py", "torchserve", "torchserve.exe", "torchserve-script.py"])
+def test_on_a_program_of_torchserve_imports_the_gate_and_waits(name, tmp_path):
+    program = tmp_path / name
+    program.write_text("pass")
+    report = run("-X", "importtime", str(program), TS_OTEL_LOGGING="1")
+    assert report.returncode == 0
+    waits = {"ts_otel_logging", "ts_otel_logging._boot", "ts_otel_logging._import_hook"}
+    assert of_ours(imported_modules(report.stderr)) == waits
 
 
 @pytest.mark.parametrize("value", [*OFF_VALUES, *ON_VALUES, "perhaps", "2", "\N{SNOWMAN}"])
@@ -63,9 +75,17 @@ def test_the_metric_collector_prints_what_it_prints_without_us():
     assert touched.stderr == stock.stderr
 
 
-def test_the_metric_collector_imports_the_gate_and_no_more():
+def test_the_metric_collector_imports_nothing_of_ours():
     report = run("-X", "importtime", METRIC_COLLECTOR, "--gpu", "0", TS_OTEL_LOGGING="1")
-    assert of_ours(imported_modules(report.stderr)) == {"ts_otel_logging", "ts_otel_logging._boot"}
+    assert imported_modules(report.stderr) >= {"psutil"}
+    assert of_ours(imported_modules(report.stderr)) == set()
+
+
+def test_a_workers_garbage_collector_is_on_again_after_the_start(tmp_path):
+    program = tmp_path / "model_service_worker.py"
+    program.write_text("import gc, ts.model_loader; print(gc.isenabled())")
+    process = run(str(program), TS_OTEL_LOGGING="1", OTEL_SDK_DISABLED="true")
+    assert [json.loads(line)["event"] for line in process.stdout.splitlines()] == ["telemetry on", "True"]
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["--stop"]])
