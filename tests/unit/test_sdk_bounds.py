@@ -235,18 +235,18 @@ class TestProcess:
         assert len({item.span.trace_id for item in receiver.spans}) == 3
 
     def test_our_requests_are_not_instrumented(self, receiver, monkeypatch):
-        import requests
+        import urllib3
         from opentelemetry import context
 
         key = context._SUPPRESS_INSTRUMENTATION_KEY
         seen = []
-        original = requests.Session.send
+        original = urllib3.HTTPConnectionPool.urlopen
 
-        def send(self, *args, **kwargs):
+        def urlopen(self, *args, **kwargs):
             seen.append(context.get_value(key))
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(requests.Session, "send", send)
+        monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
         with room(over_http(receiver)) as sdk:
             sdk.span()
             sdk.flush()

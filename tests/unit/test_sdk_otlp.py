@@ -70,13 +70,15 @@ class TestDelivery:
         environ = over_http(
             receiver, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret", OTEL_EXPORTER_OTLP_COMPRESSION="gzip"
         )
+        names = ["first", "x" * 9_000, "third"]
         with room(environ) as sdk:
-            sdk.span()
-            assert sdk.flush()
-        headers = receiver.requests_for("traces")[0].headers
-        assert headers["api-key"] == "secret"
-        assert headers["content-encoding"] == "gzip"
-        assert len(receiver.spans) == 1
+            for name in names:
+                sdk.span(name)
+                assert sdk.flush()
+        for request in receiver.requests_for("traces"):
+            assert request.headers["api-key"] == "secret"
+            assert request.headers["content-encoding"] == "gzip"
+        assert [item.span.name for item in receiver.spans] == names
 
     @pytest.mark.parametrize("protocol", ["HTTP/Protobuf", "GRPC"])
     @pytest.mark.parametrize("compression", ["None", "GZIP", "Deflate"])
@@ -171,15 +173,16 @@ class TestDelivery:
         monkeypatch.setenv("http_proxy", receiver.http_endpoint)
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.invalid:4318", "OTEL_METRICS_EXPORTER": "none"}
         with room(environ) as sdk:
-            sdk.span()
-            sdk.flush()
+            for _ in range(2):
+                sdk.span()
+                sdk.flush()
         # A proxy is asked for the whole URL.
-        assert [request.signal for request in receiver.requests] == ["http://collector.invalid:4318/v1/traces"]
+        assert [request.signal for request in receiver.requests] == ["http://collector.invalid:4318/v1/traces"] * 2
         monkeypatch.setenv("no_proxy", "collector.invalid")
         with room(environ) as sdk:
             sdk.span()
             sdk.flush()
-        assert len(receiver.requests) == 1
+        assert len(receiver.requests) == 2
 
 
 class TestRetry:
