@@ -27,6 +27,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 if TYPE_CHECKING:
+    import ssl
+
     import grpc
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
     from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -139,6 +141,9 @@ def unused_endpoint() -> str:
 class OtlpReceiver:
     """Collects what exporters send, until the ``with`` block ends.
 
+    Args:
+        tls: Speak HTTPS so.
+
     Attributes:
         spans: Every span so far, in the order of arrival.
         log_records: Every log record so far.
@@ -147,7 +152,8 @@ class OtlpReceiver:
         default_answer: The answer when none is scripted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.spans: list[ReceivedSpan] = []
         self.log_records: list[ReceivedLogRecord] = []
         self.metrics: list[ReceivedMetric] = []
@@ -163,6 +169,8 @@ class OtlpReceiver:
 
     def __enter__(self) -> OtlpReceiver:  # noqa: PYI034 - Self needs Python 3.11
         self._http = _Server(("127.0.0.1", 0), _handler(self))
+        if self._tls is not None:
+            self._http.socket = self._tls.wrap_socket(self._http.socket, server_side=True)
         self._http_thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, name="otlp-receiver", daemon=True
         )
@@ -183,7 +191,7 @@ class OtlpReceiver:
     def http_endpoint(self) -> str:
         """The base URL for ``OTEL_EXPORTER_OTLP_ENDPOINT`` with http/protobuf."""
         assert self._http is not None
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self._http.server_address[1]}"
 
     @property
     def grpc_endpoint(self) -> str:

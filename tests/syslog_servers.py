@@ -170,7 +170,7 @@ class SyslogServer:
 
 
 def write_certificates(folder: Path) -> None:
-    """Write ``ca.pem``, and ``server.pem`` with ``server.key`` for localhost."""
+    """Write ``ca.pem``, and ``server.pem`` with ``server.key`` for localhost and collector.invalid."""
     now = dt.datetime.now(dt.timezone.utc)
 
     def certificate(name: str, key: Any, issuer: str, issuer_key: Any, *, is_authority: bool) -> x509.Certificate:
@@ -193,8 +193,9 @@ def write_certificates(folder: Path) -> None:
             )  # fmt: skip
             builder = builder.add_extension(usage, critical=True)
         else:
-            names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+            names = [x509.DNSName("localhost"), x509.DNSName("collector.invalid")]
+            addresses = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            builder = builder.add_extension(x509.SubjectAlternativeName([*names, *addresses]), critical=False)
         return builder.sign(issuer_key, hashes.SHA256())
 
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))

@@ -235,18 +235,19 @@ class TestProcess:
         assert len({item.span.trace_id for item in receiver.spans}) == 3
 
     def test_our_requests_are_not_instrumented(self, receiver, monkeypatch):
-        import urllib3
+        from http.client import HTTPConnection
+
         from opentelemetry import context
 
         key = context._SUPPRESS_INSTRUMENTATION_KEY
         seen = []
-        original = urllib3.HTTPConnectionPool.urlopen
+        original = HTTPConnection.request
 
-        def urlopen(self, *args, **kwargs):
+        def request(self, *args, **kwargs):
             seen.append(context.get_value(key))
             return original(self, *args, **kwargs)
 
-        monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", urlopen)
+        monkeypatch.setattr(HTTPConnection, "request", request)
         with room(over_http(receiver)) as sdk:
             sdk.span()
             sdk.flush()

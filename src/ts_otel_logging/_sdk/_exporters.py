@@ -13,7 +13,8 @@ from opentelemetry.util._importlib_metadata import entry_points
 
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._sdk._environment import text
-from ts_otel_logging._sdk._otlp_encoder import encode_log_records, encode_spans
+from ts_otel_logging._sdk._http_connection import is_loopback, proxy_for
+from ts_otel_logging._sdk._otlp_http import ENCODERS, OtlpHttpSender
 from ts_otel_logging._sdk._sender import Sender
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ _OTLP_CLASSES: Final = {
     "logs": ("_log_exporter", "OTLPLogExporter"),
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
 }
-# Without metrics: they are few, and their encoder is the exporter's own.
-_ENCODERS: Final[Mapping[str, Callable[[Any], bytes]]] = {"traces": encode_spans, "logs": encode_log_records}
 _ITEMS: Final = {"traces": "span", "logs": "log", "metrics": "metric"}
 # OpenTelemetry's registry has both transports under names of their own, too.
 _PROTOCOLS: Final = {"otlp_proto_http": "http/protobuf", "otlp_proto_grpc": "grpc"}
@@ -90,10 +89,6 @@ def load_registered(group: str, name: str) -> Any:
 
 
 def _http(signal: str, environ: Mapping[str, str]) -> Sender:
-    from ts_otel_logging._sdk._http_session import OtlpSession
-
-    module, class_name = _OTLP_CLASSES[signal]
-    exporter_class = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), class_name)
     # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
     base = text(environ, "OTEL_EXPORTER_OTLP_ENDPOINT", default="http://localhost:4318")
     endpoint = text(
@@ -103,28 +98,18 @@ def _http(signal: str, environ: Mapping[str, str]) -> Sender:
     )
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise ValueError(f"endpoint {endpoint}: accepted over HTTP is a URL like http://collector:4318")
-    # A session of the user's own makes the stock exporter's retry hold, as it would without us.
+    names = without_secrets(endpoint), f"otlp_http_{_ITEMS[signal]}_exporter"
+    proxy = proxy_for(endpoint)
     has_session = text(environ, *(name.format(signal.upper()) for name in _CREDENTIAL_PROVIDERS))
-    session = None if has_session else OtlpSession(signal, endpoint)
-    exporter = exporter_class(endpoint=endpoint, session=session)
-    # Our bytes take the place of an empty batch's.
-    encode = _ENCODERS.get(signal)
-    if session is None or (encode is not None and not session.is_asked_to_send(exporter, [])):
-        encode = None
-    return Sender(
-        signal,
-        exporter,
-        without_secrets(endpoint),
-        f"otlp_http_{_ITEMS[signal]}_exporter",
-        session=session,
-        encode=encode,
-        takes_bytes=encode is not None,
-    )
+    if not has_session and (proxy is None or proxy.scheme == "http"):
+        return OtlpHttpSender(signal, endpoint, *names, environ)
+    # What only the stock exporter has: a session of the user's own, and other kinds of proxies. Its retry holds then.
+    module, class_name = _OTLP_CLASSES[signal]
+    exporter_class = getattr(import_module(f"opentelemetry.exporter.otlp.proto.http.{module}"), class_name)
+    return Sender(signal, exporter_class(endpoint=endpoint), *names)
 
 
 def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
-    from ts_otel_logging._sdk._http_session import is_loopback
-
     module, class_name = _OTLP_CLASSES[signal]
     exporter_class = getattr(import_module(f"opentelemetry.exporter.otlp.proto.grpc.{module}"), class_name)
     variables = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -135,7 +120,7 @@ def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
     chosen = _GRPC_COMPRESSIONS.get(text(environ, *variables))
     compression = getattr(import_module("grpc").Compression, chosen) if chosen else None
     exporter = exporter_class(endpoint=endpoint, compression=compression, channel_options=options)
-    takes_bytes = signal in _ENCODERS and _translate_by(_ENCODERS[signal], exporter)
+    takes_bytes = signal in ENCODERS and _translate_by(ENCODERS[signal], exporter)
     component_type = f"otlp_grpc_{_ITEMS[signal]}_exporter"
     return Sender(signal, exporter, without_secrets(endpoint), component_type, takes_bytes=takes_bytes)
 

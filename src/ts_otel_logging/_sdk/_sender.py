@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
-from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._sdk._outcome import DELIVERED, ExportOutcome, Verdict
 
 if TYPE_CHECKING:
-    from ts_otel_logging._sdk._http_session import OtlpSession
     from ts_otel_logging._sdk._json_file import RotatingFile
 
 
@@ -21,9 +19,6 @@ class Sender:
         exporter: A SpanExporter, LogRecordExporter or MetricExporter.
         endpoint: Where it sends to, for people.
         component_type: The ``otel.component.type`` of its metrics.
-        session: The session under it, when it is a stock OTLP/HTTP exporter.
-        encode: Returns the body of a request for a batch, and goes with a session; without it, or when it raises, the
-            exporter encodes.
         takes_bytes: Whether what is sent is made by our encoder, so that a batch may have `EncodedLogRecord`s.
         stream: A stream that it writes to and does not close.
     """
@@ -35,8 +30,6 @@ class Sender:
         endpoint: str,
         component_type: str,
         *,
-        session: Optional[OtlpSession] = None,
-        encode: Optional[Callable[[Any], bytes]] = None,
         takes_bytes: bool = False,
         stream: Optional[RotatingFile] = None,
     ) -> None:
@@ -44,8 +37,6 @@ class Sender:
         self.exporter = exporter
         self.endpoint = endpoint
         self.component_type = component_type
-        self._session = session
-        self._encode = None if session is None else encode
         self.takes_bytes = takes_bytes
         self._stream = stream
         self._lock = threading.Lock()
@@ -55,17 +46,14 @@ class Sender:
 
         Args:
             batch: What the exporter takes.
-            timeout_seconds: The most that one attempt may take, where the exporter can be told.
+            timeout_seconds: The most that it may take, where that can be told.
             last_message: Returns what the exporter's logger said during this call.
         """
+        del timeout_seconds  # an exporter has its own
         # The SDK promises exporters that they are never called twice at a time.
         with self._lock:
-            session = self._session
-            if session is not None:
-                session.outcome = None
-                session.timeout_seconds = timeout_seconds
             try:
-                result = self._export(batch)
+                result = self.exporter.export(batch)
             except OSError as error:
                 return ExportOutcome(
                     Verdict.RETRY_A_FEW_TIMES, f"{type(error).__name__}: {error}", type(error).__name__
@@ -73,38 +61,13 @@ class Sender:
             except Exception as error:  # noqa: BLE001 - exporters are anybody's code
                 # One item may be what the encoder stumbles on.
                 return ExportOutcome(Verdict.SPLIT, f"{type(error).__name__}: {error}", error_type=type(error).__name__)
-            if session is not None:
-                # No request at all: the batch could not be encoded.
-                return session.outcome or ExportOutcome(Verdict.SPLIT, last_message() or "not encoded")
             if getattr(result, "name", "SUCCESS") == "SUCCESS":
                 return DELIVERED
             return ExportOutcome(Verdict.RETRY_A_FEW_TIMES, last_message() or "the exporter failed")
 
-    def _export(self, batch: Any) -> Any:
-        session, body = self._session, self._encoded(batch)
-        if session is None or body is None:
-            return self.exporter.export(batch)
-        session.body = body
-        try:
-            # The exporter's part are headers, compression, TLS and time-outs; its encoder gets nothing to do.
-            return self.exporter.export([])
-        finally:
-            session.body = None
-
-    def _encoded(self, batch: Any) -> Optional[bytes]:
-        if self._encode is None:
-            return None
-        try:
-            return self._encode(batch)
-        except Exception as error:  # noqa: BLE001 - the exporter's own encoder is left
-            swallowed("encoder", error)
-            return None
-
     def after_fork(self) -> None:
         """Let a forked child use connections of its own."""
         self._lock = threading.Lock()
-        if self._session is not None:
-            self._session.forget_connections()
 
     def shutdown(self) -> None:
         """Close the exporter; a retry of its own that is going on ends."""

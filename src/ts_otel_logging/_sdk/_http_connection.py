@@ -1,0 +1,201 @@
+"""Posts to one URL over a connection that is kept, by the standard library alone.
+
+`requests`, which the stock OTLP/HTTP exporters use, is a quarter of a worker's start and a third of the memory
+(docs/adr/022-http-by-the-standard-library.md).
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import ssl
+from base64 import b64encode
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple, Optional
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PORTS: Final = {"http": 80, "https": 443}
+# What an answer says beyond that is not read.
+_MAX_ANSWER_BYTES: Final = 65_536
+# What a URL may hold as it is: RFC 3986's reserved characters, and what is quoted already.
+_NOT_QUOTED: Final = "!#$%&'()*+,/:;=?@[]~"
+
+
+class TlsFiles(NamedTuple):
+    """Files in PEM, read again for each connection; an empty name is none.
+
+    Attributes:
+        authorities: Whom to trust, a file or a folder, in place of those that certifi knows.
+        certificate: What this client shows.
+        key: The certificate's key, if that is a file of its own.
+    """
+
+    authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
+class Answer(NamedTuple):
+    """What a receiver answered; its body is cut at 64 KiB."""
+
+    status: int
+    reason: str
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+class HttpConnection:
+    """Posts to one URL, for one thread at a time.
+
+    Args:
+        url: An ``http`` or ``https`` URL.
+        headers: What goes with each request; a user name and password in the URL become ``authorization``.
+        tls: For ``https``.
+
+    Raises:
+        ValueError: Not such a URL.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str], tls: TlsFiles = TlsFiles()) -> None:  # noqa: B008 - a tuple
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"endpoint {url}: accepted over HTTP is a URL like http://collector:4318")
+        self._scheme = parts.scheme
+        self._place = parts.hostname, parts.port or _PORTS[parts.scheme]
+        self._proxy = proxy_for(url)
+        self._tls = tls
+        self._target = quote(f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", _NOT_QUOTED)
+        fields = {**_credentials("authorization", parts), **headers}
+        if self._proxy is not None and self._scheme == "http":
+            # https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2: a proxy is asked for the whole URL.
+            self._target = f"http://{parts.netloc.rpartition('@')[2]}{self._target}"
+            fields.update(_credentials("proxy-authorization", self._proxy))
+        self._headers = {name: value.encode() for name, value in fields.items()}
+        self._connection: Optional[http.client.HTTPConnection] = None
+
+    def post(self, body: bytes, timeout_seconds: float) -> Answer:
+        """Return what the receiver answers.
+
+        Args:
+            body: What is sent.
+            timeout_seconds: The most that connecting, and each wait for the other side, may take.
+
+        Raises:
+            OSError: No connection, or it broke.
+            http.client.HTTPException: What came is no answer.
+            ValueError: A header that cannot be sent.
+        """
+        is_kept = self._connection is not None
+        try:
+            return self._post(body, timeout_seconds)
+        except ConnectionError:
+            if not is_kept:
+                raise
+            # The receiver has closed it in the meantime.
+            return self._post(body, timeout_seconds)
+
+    def _post(self, body: bytes, timeout_seconds: float) -> Answer:
+        connection, self._connection = self._connection or self._new_connection(), None
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
+        try:
+            connection.request("POST", self._target, body, self._headers)
+            response = connection.getresponse()
+            answer = Answer(response.status, response.reason, response.headers, response.read(_MAX_ANSWER_BYTES))
+        except BaseException:
+            connection.close()
+            raise
+        # One that the receiver is about to close, or that has more of this answer, is of no further use.
+        if response.isclosed() and connection.sock is not None:
+            self._connection = connection
+        else:
+            response.close()
+            connection.close()
+        return answer
+
+    def _new_connection(self) -> http.client.HTTPConnection:
+        host, port = self._place
+        proxy = self._proxy
+        if proxy is not None:
+            host, port = proxy.hostname or "", proxy.port or _PORTS["http"]
+        if self._scheme == "http":
+            return http.client.HTTPConnection(host, port)
+        connection = http.client.HTTPSConnection(host, port, context=_tls_context(self._tls))
+        if proxy is not None:
+            connection.set_tunnel(*self._place, headers=_credentials("proxy-authorization", proxy))
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; the next request makes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def proxy_for(url: str) -> Optional[SplitResult]:
+    """Return the proxy for a URL, by ``http_proxy``, ``all_proxy``, ``no_proxy`` and their like; never for loopback."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or is_loopback(url) or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    if _is_in_a_network(parts.hostname or "", proxies.get("no", "")):
+        return None
+    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _is_in_a_network(host: str, no_proxy: str) -> bool:
+    # Names alone are what the standard library looks for.
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for item in no_proxy.split(","):
+        with suppress(ValueError):
+            if address in ipaddress.ip_network(item.strip(), strict=False):
+                return True
+    return False
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Return whether an endpoint, a URL or ``host:port``, is on this machine."""
+    try:
+        host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname or ""
+        return host == "localhost" or host.endswith(".localhost") or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(header: str, parts: SplitResult) -> dict[str, str]:
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {header: f"Basic {b64encode(pair.encode()).decode()}"}
+
+
+def _tls_context(files: TlsFiles) -> ssl.SSLContext:
+    # As requests: these two variables, and else the authorities that its own dependency brings.
+    named = files.authorities or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or _certifi()
+    file, folder = (None, named) if os.path.isdir(named) else (named or None, None)
+    context = ssl.create_default_context(cafile=file, capath=folder)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if files.certificate:
+        # Nobody is there to be asked for a password.
+        context.load_cert_chain(files.certificate, files.key or None, password="")
+    return context
+
+
+def _certifi() -> str:
+    try:
+        import certifi
+    except ImportError:
+        # The system's own.
+        return ""
+    return certifi.where()
