@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
-from opentelemetry._logs import Logger, LoggerProvider, LogRecord, SeverityNumber
+from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 
 from ts_otel_logging import _names
 from ts_otel_logging._caps import MAX_EXPORTED_BYTES, cut_record
@@ -44,40 +44,35 @@ class OtlpLogOutput:
 
     def __init__(self, logger_provider: LoggerProvider) -> None:
         self._provider = logger_provider
-        self._loggers: dict[str, Optional[Logger]] = {}
         # Ours takes events as they are. Asked of the type: a stand-in object has every attribute.
-        provider: Any = logger_provider
-        self._put: Callable[[Logger, Event], bool] = (
-            provider.put_event if hasattr(type(provider), "put_event") else _takes_none
-        )
-        self._max_attributes: Optional[int] = (
-            provider.max_attributes if hasattr(type(provider), "put_event") else max_log_attributes(os.environ)
-        )
+        self._takes_events = hasattr(type(logger_provider), "emitter")
+        self._max_attributes = None if self._takes_events else max_log_attributes(os.environ)
+        self._emitters: dict[str, Callable[[Event], None]] = {}
 
     def __call__(self, event: Event) -> None:
         """Emit the event."""
-        name = event.logger
-        try:
-            logger = self._loggers[name]
-        except KeyError:
-            logger = self._logger(name)
-        if logger is not None and not self._put(logger, event):
-            logger.emit(log_record_of(event, self._max_attributes))
+        emit = self._emitters.get(event.logger) or self._emitter(event.logger)
+        emit(event)
 
-    def _logger(self, name: str) -> Optional[Logger]:
-        if len(self._loggers) >= _MAX_LOGGERS:
-            self._loggers.clear()
-        logger = (
-            None
-            if name.startswith(NOT_EXPORTED)
-            else self._provider.get_logger(utf8(name)[:_MAX_NAME_CHARACTERS], __version__)
-        )
-        self._loggers[name] = logger
-        return logger
+    def _emitter(self, name: str) -> Callable[[Event], None]:
+        if len(self._emitters) >= _MAX_LOGGERS:
+            self._emitters.clear()
+        emitter = self._emitters[name] = self._build_emitter(name)
+        return emitter
+
+    def _build_emitter(self, name: str) -> Callable[[Event], None]:
+        if name.startswith(NOT_EXPORTED):
+            return _ignore
+        provider: Any = self._provider
+        logger = provider.get_logger(utf8(name)[:_MAX_NAME_CHARACTERS], __version__)
+        if self._takes_events:
+            emitter: Callable[[Event], None] = provider.emitter(logger)
+            return emitter
+        return lambda event: logger.emit(log_record_of(event, self._max_attributes))
 
 
-def _takes_none(_logger: Logger, _event: Event) -> bool:
-    return False
+def _ignore(_event: Event) -> None:
+    pass
 
 
 def log_record_of(event: Event, max_attributes: Optional[int] = None) -> EventLogRecord:

@@ -143,7 +143,9 @@ class LaneCourier:
         timeout_seconds = min(self.lane.limits.export_timeout_seconds, deadline - time.monotonic())
         self._sdk_loggers.start_capture()
         try:
-            items = [self._masked(item) for _, _, item in part]
+            masked = self._masked
+            # What is bytes already was masked before.
+            items = [item if type(item) is tuple else masked(item) for _, _, item in part]
             return self._sender.send(items, timeout_seconds, self._sdk_loggers.take_message)
         finally:
             self._sdk_loggers.take_message()

@@ -6,7 +6,7 @@ of a line. It is done where somebody may look at the record: another processor, 
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry.sdk._logs import Logger, LoggerProvider, LogRecordLimits
@@ -16,7 +16,6 @@ from ts_otel_logging._names import LOG_RECORD_UID
 from ts_otel_logging._otlp_log import log_record_of, severity_of, severity_text_of
 from ts_otel_logging._sdk._otlp_encoder import (
     LOG_RECORD_TIMES,
-    EncodedLogRecord,
     body_fields,
     encode_log_record,
     log_record_ids,
@@ -42,13 +41,12 @@ if TYPE_CHECKING:
 # Besides its bytes: the objects around them, and its place in the lane.
 _RECORD_BYTES: Final = 250
 _ATTRIBUTES: Final = b"\x32"
-# Of an event: its uid, those of its exception, and the mark of a cut.
-_MAX_OWN_ATTRIBUTES: Final = 5
 # An event's size is limited as JSON, in which a byte may become six.
 _SURELY_FITS: Final = MAX_EXPORTED_BYTES // 8
 _MAX_SEVERITIES: Final = 64
 
 _before_uids: Final = Key(LOG_RECORD_UID).texts
+_before_bodies: Final = body_fields.before_texts
 # By the level's name: the level, and its fields.
 _severities: Final[dict[str, tuple[int, bytes]]] = {}
 _NO_SEVERITY: Final = (None, b"")
@@ -75,7 +73,6 @@ class LaneLoggerProvider(LoggerProvider):
         most = getattr(limits, "max_log_record_attributes", limits.max_attributes)
         longest = getattr(limits, "max_log_record_attribute_length", limits.max_attribute_length)
         self.max_attributes: Optional[int] = most
-        self._max_extra = sys.maxsize if most is None else most - _MAX_OWN_ATTRIBUTES
         for processor in processors:
             super().add_log_record_processor(processor)
         self._puts: tuple[Callable[[Any, int], None], ...] = ()
@@ -88,35 +85,33 @@ class LaneLoggerProvider(LoggerProvider):
         self._puts = ()
         super().add_log_record_processor(log_record_processor)
 
-    def put_event(self, logger: Any, event: Event) -> bool:
-        """Let an event wait for export, if nobody needs it as a log record.
+    def emitter(self, logger: Any) -> Callable[[Event], None]:
+        """Return what lets events wait for export, or emits them where somebody needs them as log records.
 
         Args:
-            logger: One of this provider's.
-            event: The event.
-
-        Returns:
-            Whether it was taken; otherwise it has to be emitted.
-
-        Raises:
-            Exception: It cannot be encoded.
+            logger: One of this provider's. What is returned raises if an event cannot be encoded.
         """
+        return partial(self._put if type(logger) is Logger else self._emit, logger)
+
+    def _emit(self, logger: Any, event: Event) -> None:
+        logger.emit(log_record_of(event, self.max_attributes))
+
+    def _put(self, logger: Any, event: Event) -> None:
         puts = self._puts
-        if not puts or type(logger) is not Logger:
-            return False
-        if len(event.extra) + len(event.scope.attributes) > self._max_extra:
-            cut = log_record_of(event, self.max_attributes)
-            data = encode_log_record(cut, cut.dropped_attributes)
-        else:
-            data = encode_event(event)
-        record = EncodedLogRecord(data, logger)
+        if not puts:
+            self._emit(logger, event)
+            return
+        data = encode_event(event, self.max_attributes)
         for put in puts:
-            put(record, len(data) + _RECORD_BYTES)
-        return True
+            put((data, logger), len(data) + _RECORD_BYTES)
 
 
-def encode_event(event: Event) -> bytes:
+def encode_event(event: Event, max_attributes: Optional[int] = None) -> bytes:
     """Return the LogRecord of an event, behind its length: the one that `log_record_of` returns.
+
+    Args:
+        event: The event.
+        max_attributes: The most that it may have, or None.
 
     Raises:
         Exception: It cannot be encoded.
@@ -124,7 +119,12 @@ def encode_event(event: Event) -> bytes:
     extra, scope, uid = event.extra, event.scope, event.uid
     taken = scope.attributes
     # An ordinary event needs no log record first. Whatever else is out of the ordinary raises, or is too large.
-    if event.exception is None and LOG_RECORD_UID not in extra and (not taken or taken.keys().isdisjoint(extra)):
+    if (
+        event.exception is None
+        and LOG_RECORD_UID not in extra
+        and (max_attributes is None or len(extra) + len(taken) < max_attributes)
+        and (not taken or taken.keys().isdisjoint(extra))
+    ):
         shared = scope.encoded
         if shared is None:
             shared = scope.encoded = attribute_fields(_ATTRIBUTES, taken)
@@ -140,7 +140,7 @@ def encode_event(event: Event) -> bytes:
             data = b"".join((
                 LOG_RECORD_TIMES.pack(b"\x09", nanos, b"\x59", nanos, b"\x45", flags),
                 severity,
-                body_fields.before_texts[len(body)],
+                _before_bodies[len(body)],
                 body,
                 ids,
                 shared,
@@ -151,7 +151,8 @@ def encode_event(event: Event) -> bytes:
             data = b""
         if 0 < len(data) <= _SURELY_FITS:
             return varints[len(data)] + data
-    return encode_log_record(log_record_of(event))
+    record = log_record_of(event, max_attributes)
+    return encode_log_record(record, record.dropped_attributes)
 
 
 def _severity_fields(record: LogRecord) -> bytes:

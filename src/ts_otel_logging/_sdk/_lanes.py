@@ -144,6 +144,9 @@ class Lane:
         size_bytes = 0
         with self._budget.lock:
             entries = self.entries
+            if len(entries) <= self._max_batch and self._budget.used_bytes <= _MAX_BATCH_BYTES:
+                batch.extend(entries)
+                entries.clear()
             while entries and len(batch) < self._max_batch:
                 size_bytes += entries[0][1]
                 if batch and size_bytes > _MAX_BATCH_BYTES:

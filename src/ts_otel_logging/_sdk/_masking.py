@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -13,7 +13,6 @@ from opentelemetry.trace import Link, Status
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._otlp_log import EventLogRecord
 from ts_otel_logging._redaction import MASK, Redaction
-from ts_otel_logging._sdk._otlp_encoder import EncodedLogRecord
 from ts_otel_logging._sdk._request_spans import RequestSpan
 
 if TYPE_CHECKING:
@@ -53,13 +52,8 @@ class ExportRedaction:
         masked.__dict__.update(changes)
         return masked
 
-    def log_record(
-        self, readable: Union[ReadableLogRecord, EncodedLogRecord]
-    ) -> Union[ReadableLogRecord, EncodedLogRecord]:
+    def log_record(self, readable: ReadableLogRecord) -> ReadableLogRecord:
         """Return a log record whose body and attributes have their secrets masked; itself if none."""
-        if type(readable) is EncodedLogRecord:
-            # Of an event, as below.
-            return readable
         record = readable.log_record
         if type(record) is EventLogRecord:
             return readable

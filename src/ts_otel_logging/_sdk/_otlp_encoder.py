@@ -9,7 +9,7 @@ of fields does not matter to a parser.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union, final
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union
 
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
@@ -52,6 +52,10 @@ _severity_texts: Final = TextFields(b"\x1a")
 body_fields: Final = ValueFields(b"\x2a")
 
 
+EncodedLogRecord = tuple[bytes, "Logger"]
+"""A log record of a batch that is bytes already, a LogRecord behind its length; and the SDK's logger of its scope."""
+
+
 def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
     """Return an ExportTraceServiceRequest.
 
@@ -70,23 +74,31 @@ def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EncodedLogRecord
     return _request(batch, _log_record)
 
 
+def _log_record(readable: ReadableLogRecord) -> bytes:
+    return encode_log_record(readable.log_record, readable.dropped_attributes)
+
+
 def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
     # The fields around spans have the same numbers as those around log records.
     resources: dict[Resource, dict[Optional[InstrumentationScope], list[bytes]]] = {}
     # By identity first: a resource's hash is that of its JSON. What has an id in here is kept alive by it.
     seen: dict[tuple[int, int], tuple[list[bytes], Any, Any]] = {}
     items: list[bytes] = []
+    last_origin: Any = seen
     last_resource: Any = seen
     last_scope: Any = seen
     for item in batch:
-        resource, scope = item.resource, item.instrumentation_scope
-        if resource is not last_resource or scope is not last_scope:
-            found = seen.get((id(resource), id(scope)))
-            if found is None:
-                items = resources.setdefault(resource, {}).setdefault(scope or None, [b""])
-                found = seen[id(resource), id(scope)] = items, resource, scope
-            items, last_resource, last_scope = found
-        items.append(encode(item))
+        encoded, origin = item if type(item) is tuple else (None, item)
+        if origin is not last_origin:
+            last_origin = origin
+            resource, scope = origin.resource, origin.instrumentation_scope
+            if resource is not last_resource or scope is not last_scope:
+                found = seen.get((id(resource), id(scope)))
+                if found is None:
+                    items = resources.setdefault(resource, {}).setdefault(scope or None, [b""])
+                    found = seen[id(resource), id(scope)] = items, resource, scope
+                items, last_resource, last_scope = found
+        items.append(encode(item) if encoded is None else encoded)
     return b"\x0a".join([b"", *(framed(_resource_items(*entry)) for entry in resources.items())])
 
 
@@ -175,38 +187,6 @@ def _link(link: Link) -> bytes:
     ids = b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big")
     fields = _LINK.pack(*ids, b"\x35", _flags(context))
     return fields + attribute_fields(b"\x22", link.attributes) + number_field(b"\x28", link.dropped_attributes)
-
-
-@final
-class EncodedLogRecord:
-    """A log record of a batch that is bytes already.
-
-    Args:
-        data: A LogRecord behind its length.
-        logger: The SDK's logger that it came through.
-    """
-
-    __slots__ = ("_logger", "data")
-
-    def __init__(self, data: bytes, logger: Logger) -> None:
-        self.data = data
-        self._logger = logger
-
-    @property
-    def resource(self) -> Any:
-        """Who made it."""
-        return self._logger.resource
-
-    @property
-    def instrumentation_scope(self) -> Any:
-        """What part of the program made it."""
-        return self._logger.instrumentation_scope
-
-
-def _log_record(readable: Union[ReadableLogRecord, EncodedLogRecord]) -> bytes:
-    if type(readable) is EncodedLogRecord:
-        return readable.data
-    return encode_log_record(readable.log_record, readable.dropped_attributes)
 
 
 def encode_log_record(record: LogRecord, dropped_attributes: int = 0) -> bytes:
