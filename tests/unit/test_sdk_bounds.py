@@ -137,6 +137,9 @@ class TestQueue:
                 tracemalloc.stop()
         # What waits was replaced by as much that is traced now.
         assert after - before < 2_000_000
+        # Nobody has waited for its end: the next tests count threads.
+        for thread in export_threads():
+            thread.join(10)
 
     def test_a_queued_record_does_not_keep_its_span_alive(self, receiver):
         from opentelemetry import context, trace
