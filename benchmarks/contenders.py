@@ -123,6 +123,7 @@ class Stack(NamedTuple):
         handlers: For the lines and their OTLP records.
         request: Makes one request's spans, and calls its argument in two of the three phases.
         flush: Sends what waits.
+        flush_logs: Sends the log records that wait: measurements leave every ten seconds, not with each batch of them.
         tracer: Starts spans.
         close: Sends what waits, and ends its threads.
     """
@@ -130,6 +131,7 @@ class Stack(NamedTuple):
     handlers: tuple[logging.Handler, ...]
     request: Callable[[Callable[[], None]], None]
     flush: Callable[[], object]
+    flush_logs: Callable[[], object]
     tracer: trace.Tracer
     close: Callable[[], object]
 
@@ -217,6 +219,7 @@ def our_stack(
         (BridgeHandler(stream=stream, logger_provider=providers.logger_provider),),
         lambda work: request_by_the_worker(tracing, headers, work),
         lambda: providers.force_flush(FLUSH_SECONDS),
+        providers.logger_provider.force_flush if providers.logger_provider else lambda: None,
         providers.tracer_provider.get_tracer("benchmark"),
         lambda: providers.shutdown(FLUSH_SECONDS),
     )
@@ -269,6 +272,7 @@ def stock_providers(
         (with_formatter(stream, processor_formatter()), exported),
         lambda work: request_by_the_api(tracer, record, headers, work),
         lambda: (tracers.force_flush(), loggers.force_flush(), meters.force_flush()),
+        loggers.force_flush,
         tracer,
         lambda: (tracers.shutdown(), loggers.shutdown(), meters.shutdown()),
     )
@@ -291,6 +295,7 @@ def logfire_stack(endpoint: str, stream: TextIO) -> Stack:
     return Stack(
         (logfire.LogfireLoggingHandler(logfire_instance=instance),),
         lambda work: work(),
+        processor.force_flush,
         processor.force_flush,
         trace.NoOpTracer(),
         instance.shutdown,

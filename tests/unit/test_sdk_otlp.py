@@ -144,11 +144,17 @@ class TestDelivery:
     def test_the_sdks_own_flush_and_shutdown_go_the_same_way(self, receiver):
         with room(over_http(receiver)) as sdk:
             sdk.span()
-            assert sdk.providers.tracer_provider.force_flush()
             sdk.log()
-            assert sdk.providers.logger_provider.force_flush()
             sdk.measure()
-            assert sdk.providers.meter_provider.force_flush()
+            for provider, signal in (
+                (sdk.providers.logger_provider, "logs"),
+                (sdk.providers.meter_provider, "metrics"),
+                (sdk.providers.tracer_provider, "traces"),
+            ):
+                assert provider.force_flush()
+                # Each its own signal alone.
+                assert receiver.requests[-1].signal == signal
+            assert len(receiver.requests) == 3
             assert receiver.spans
             assert receiver.log_records
             assert receiver.metrics

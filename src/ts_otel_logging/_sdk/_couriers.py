@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from ts_otel_logging._sdk._outcome import ExportOutcome, Verdict
-from ts_otel_logging._sdk._processors import Flush, ThreadMetricReader
+from ts_otel_logging._sdk._processors import ThreadMetricReader
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -202,7 +202,7 @@ class MetricCourier:
         health: Tells how it goes.
         own_metrics: Counts the data points.
         sdk_loggers: Knows what the exporter said.
-        flush: Lets the export thread flush, for those who ask the reader to.
+        flush: Lets the export thread flush a courier, for those who ask the reader to.
 
     Attributes:
         reader: What the meter provider collects through.
@@ -218,9 +218,9 @@ class MetricCourier:
         health: Health,
         own_metrics: OwnMetrics,
         sdk_loggers: SdkLoggers,
-        flush: Flush,
+        flush: Callable[[float, Courier], bool],
     ) -> None:
-        self.reader = ThreadMetricReader(sender.exporter, self.receive, flush)
+        self.reader = ThreadMetricReader(sender.exporter, self.receive, lambda seconds: flush(seconds, self))
         self._interval_seconds = interval_seconds
         self._timeout_seconds = timeout_seconds
         self._sender = sender

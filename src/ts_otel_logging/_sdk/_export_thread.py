@@ -24,7 +24,8 @@ _LONGEST_WAIT_SECONDS: Final = 60.0
 
 
 class _FlushRequest:
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, couriers: Sequence[Courier], deadline: float) -> None:
+        self.couriers = couriers
         self.deadline = deadline
         self.arrived = False
         self.done = threading.Event()
@@ -72,18 +73,20 @@ class ExportThread:
         self._ensure_running()
         self._wake.set()
 
-    def flush(self, timeout_seconds: float) -> bool:
+    def flush(self, timeout_seconds: float, courier: Optional[Courier] = None) -> bool:
         """Export everything that waits, and wait for it.
 
         Args:
             timeout_seconds: The most that it may take.
+            courier: The one whose items are meant; by default all are.
 
         Returns:
             Whether everything arrived in time.
         """
         if threading.current_thread() is self._thread:
             return False
-        request = _FlushRequest(time.monotonic() + timeout_seconds)
+        couriers = self._couriers if courier is None else (courier,)
+        request = _FlushRequest(couriers, time.monotonic() + timeout_seconds)
         if self._ensure_running():
             self._requests.append(request)
             self._wake.set()
@@ -145,7 +148,7 @@ class ExportThread:
 
     def _serve(self, request: _FlushRequest) -> None:
         try:
-            arrived = [courier.flush(request.deadline) for courier in self._couriers]
+            arrived = [courier.flush(request.deadline) for courier in request.couriers]
             request.arrived = all(arrived)
         except Exception as error:  # noqa: BLE001 - the shield
             swallowed("flush", error)

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from ts_otel_logging._redaction import Redaction
-    from ts_otel_logging._sdk._processors import Flush
 
 Report = Callable[..., None]
 """``report(event, *, level=..., **fields)`` tells the operator something."""
@@ -256,8 +255,7 @@ class _Builder:
         return ", ".join(descriptions) or "off"
 
     def _build_providers(self, providers: Providers, resource: Resource) -> None:
-        flush = self._thread.flush
-        metric_couriers = [self._metric_courier(sender, flush) for sender in self._senders["metrics"]]
+        metric_couriers = [self._metric_courier(sender) for sender in self._senders["metrics"]]
         readers = [*(courier.reader for courier in metric_couriers), *self._readers]
         export_redaction = providers._export_redaction  # noqa: SLF001 - built here
         span_couriers = self._lane_couriers("traces", "BSP", export_redaction.span)
@@ -284,7 +282,7 @@ class _Builder:
         }  # fmt: skip
         couriers: list[Courier] = [*log_couriers, *span_couriers, *metric_couriers]
         self._thread.serve(couriers, starts_at_once=bool(metric_couriers) and not lanes)
-        providers._flush = flush  # noqa: SLF001 - built here
+        providers._flush = self._thread.flush  # noqa: SLF001 - built here
         providers._stop = self._stop  # noqa: SLF001 - built here
         self._exit = partial(providers.shutdown, _EXIT_SECONDS)
         # Before the interpreter goes; a worker that is killed never comes here.
@@ -313,7 +311,7 @@ class _Builder:
             for sender in self._senders[signal]
         ]
 
-    def _metric_courier(self, sender: Sender, flush: Flush) -> MetricCourier:
+    def _metric_courier(self, sender: Sender) -> MetricCourier:
         return MetricCourier(
             interval_seconds=number(self._environ, "OTEL_METRIC_EXPORT_INTERVAL", 10_000) / 1e3,
             timeout_seconds=number(self._environ, "OTEL_METRIC_EXPORT_TIMEOUT", 30_000) / 1e3,
@@ -321,7 +319,7 @@ class _Builder:
             health=self._health_of(sender),
             own_metrics=self._own_metrics,
             sdk_loggers=self._sdk_loggers,
-            flush=flush,
+            flush=self._thread.flush,
         )
 
     def _health_of(self, sender: Sender) -> Health:
@@ -355,7 +353,9 @@ class _Builder:
             id_generator=self._id_generator(),
             meter_provider=counts,
         )
-        processors = [LaneSpanProcessor(courier.lane, self._thread.flush) for courier in couriers]
+        processors = [
+            LaneSpanProcessor(courier.lane, partial(self._thread.flush, courier=courier)) for courier in couriers
+        ]
         for processor in processors:
             provider.add_span_processor(processor)
         # Who says always_off wants no span, whatever happens.
@@ -370,7 +370,10 @@ class _Builder:
         self, resource: Resource, couriers: list[LaneCourier], counts: metrics.MeterProvider
     ) -> LoggerProvider:
         return LaneLoggerProvider(
-            *(LaneLogRecordProcessor(courier.lane, self._thread.flush) for courier in couriers),
+            *(
+                LaneLogRecordProcessor(courier.lane, partial(self._thread.flush, courier=courier))
+                for courier in couriers
+            ),
             takes_events=not isinstance(counts, MeterProvider)
             and all(sender.takes_bytes for sender in self._senders["logs"]),
             resource=resource,
