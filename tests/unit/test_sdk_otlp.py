@@ -19,7 +19,7 @@ from sdk_room import export_threads, room
 from ts_otel_logging import _config, _diagnostics
 from ts_otel_logging._sdk._health import Health
 from ts_otel_logging._sdk._http_connection import is_loopback
-from ts_otel_logging._sdk._otlp_http import parse_retry_after
+from ts_otel_logging._sdk._otlp_http import ENCODERS, parse_retry_after
 from ts_otel_logging._sdk._probe import probe
 
 
@@ -359,7 +359,8 @@ class TestEncoder:
 
         monkeypatch.setattr(_diagnostics, "reraise", False)
         for module in ("_exporters", "_otlp_http"):
-            monkeypatch.setattr(f"ts_otel_logging._sdk.{module}.ENCODERS", {"traces": broken, "logs": broken})
+            encoders = {**ENCODERS, "traces": broken, "logs": broken}
+            monkeypatch.setattr(f"ts_otel_logging._sdk.{module}.ENCODERS", encoders)
         before = _diagnostics.counts.get("encoder", 0)
         with room(self.environ(receiver, transport)) as sdk:
             sdk.span()

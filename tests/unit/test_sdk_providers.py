@@ -165,6 +165,28 @@ class TestChoice:
         names = [item.get("name") or item.get("body") for item in items]
         assert {"predict", "a line\nof two", "test.duration"} <= set(names)
 
+    def test_what_is_sent_over_http_needs_neither_requests_nor_protobuf(self):
+        program = textwrap.dedent("""
+            import logging, sys
+            import ts_otel_logging
+            ts_otel_logging.configure(capture=False)
+            with ts_otel_logging.span("predict"):
+                logging.warning("a line")
+            assert ts_otel_logging.force_flush(10)
+            print(*sorted({"grpc", "requests", "urllib3", "google.protobuf", "structlog"} & set(sys.modules)))
+        """)
+        with OtlpReceiver() as receiver:
+            environ = {
+                **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TS_OTEL_"))},
+                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            }
+            command = [sys.executable, "-c", program]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ)
+            assert receiver.log_records
+            assert receiver.metrics
+        assert not done.stdout.splitlines()[-1].strip()
+
     def test_a_transport_is_imported_only_when_chosen(self):
         program = textwrap.dedent("""
             import sys

@@ -120,7 +120,8 @@ def _grpc(signal: str, environ: Mapping[str, str]) -> Sender:
     chosen = _GRPC_COMPRESSIONS.get(text(environ, *variables))
     compression = getattr(import_module("grpc").Compression, chosen) if chosen else None
     exporter = exporter_class(endpoint=endpoint, compression=compression, channel_options=options)
-    takes_bytes = signal in ENCODERS and _translate_by(ENCODERS[signal], exporter)
+    # Without metrics: they are few.
+    takes_bytes = signal != "metrics" and _translate_by(ENCODERS[signal], exporter)
     component_type = f"otlp_grpc_{_ITEMS[signal]}_exporter"
     return Sender(signal, exporter, without_secrets(endpoint), component_type, takes_bytes=takes_bytes)
 

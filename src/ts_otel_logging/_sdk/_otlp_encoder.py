@@ -99,10 +99,16 @@ def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
                     found = seen[id(resource), id(scope)] = items, resource, scope
                 items, last_resource, last_scope = found
         items.append(encode(item) if encoded is None else encoded)
-    return b"\x0a".join([b"", *(framed(_resource_items(*entry)) for entry in resources.items())])
+    return b"\x0a".join([b"", *(framed(resource_items(*entry)) for entry in resources.items())])
 
 
-def _resource_items(resource: Resource, scopes: Mapping[Optional[InstrumentationScope], list[bytes]]) -> bytes:
+def resource_items(resource: Resource, scopes: Mapping[Optional[InstrumentationScope], list[bytes]]) -> bytes:
+    """Return a ResourceSpans, or the like of another signal: these fields have the same numbers in each.
+
+    Args:
+        resource: Who made them.
+        scopes: By what part of a program made them: an empty part, and spans, each behind its length.
+    """
     fields = [b"\x0a" + framed(attribute_fields(b"\x0a", resource.attributes))]
     fields += [b"\x12" + framed(_scope(scope) + b"\x12".join(items)) for scope, items in scopes.items()]
     fields.append(text_field(b"\x1a", resource.schema_url))

@@ -26,6 +26,7 @@ from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._sdk._environment import number, text
 from ts_otel_logging._sdk._http_connection import Answer, HttpConnection, TlsFiles
 from ts_otel_logging._sdk._otlp_encoder import encode_log_records, encode_spans
+from ts_otel_logging._sdk._otlp_metrics import encode_metrics
 from ts_otel_logging._sdk._outcome import DELIVERED, ExportOutcome, Verdict
 from ts_otel_logging._sdk._sender import Sender
 from ts_otel_logging._version import __version__
@@ -33,8 +34,11 @@ from ts_otel_logging._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Without metrics: they are few.
-ENCODERS: Final[Mapping[str, Callable[[Any], bytes]]] = {"traces": encode_spans, "logs": encode_log_records}
+ENCODERS: Final[Mapping[str, Callable[[Any], bytes]]] = {
+    "traces": encode_spans,
+    "logs": encode_log_records,
+    "metrics": encode_metrics,
+}
 """Our own encoders by signal."""
 # Imported only for what ours does not encode.
 _OFFICIAL_ENCODERS: Final = {
@@ -93,7 +97,7 @@ class OtlpHttpSender(Sender):
     """
 
     def __init__(self, signal: str, url: str, endpoint: str, component_type: str, environ: Mapping[str, str]) -> None:
-        super().__init__(signal, MetricPreferences(environ), endpoint, component_type, takes_bytes=signal in ENCODERS)
+        super().__init__(signal, MetricPreferences(environ), endpoint, component_type, takes_bytes=True)
 
         def names(setting: str) -> tuple[str, str]:
             return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{setting}", f"OTEL_EXPORTER_OTLP_{setting}"
@@ -111,7 +115,7 @@ class OtlpHttpSender(Sender):
             headers["content-encoding"] = encoding
         tls = TlsFiles(*(text(environ, *names(file)) for file in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")))
         self._connection = HttpConnection(url, headers, tls)
-        self._encode = ENCODERS.get(signal)
+        self._encode = ENCODERS[signal]
         self._is_shut_down = False
 
     def send(self, batch: Any, timeout_seconds: float, last_message: Callable[[], str]) -> ExportOutcome:
@@ -142,11 +146,10 @@ class OtlpHttpSender(Sender):
         return self._judge(answer)
 
     def _encoded(self, batch: Any) -> bytes:
-        if self._encode is not None:
-            try:
-                return self._encode(batch)
-            except Exception as error:  # noqa: BLE001 - the official encoder is left
-                swallowed("encoder", error)
+        try:
+            return self._encode(batch)
+        except Exception as error:  # noqa: BLE001 - the official encoder is left
+            swallowed("encoder", error)
         module, function = _OFFICIAL_ENCODERS[self.signal]
         encode = getattr(import_module(f"opentelemetry.exporter.otlp.proto.common.{module}"), function)
         body: bytes = encode(batch).SerializeToString()
