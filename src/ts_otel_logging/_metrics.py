@@ -82,9 +82,9 @@ class Metrics:
         """Record a latency that a log record reported."""
         self._reported(seconds, {_names.ATTR_REPORTED_NAME: name, **model}, context)
 
-    def batch(self, size: int, model: Mapping[str, str]) -> None:
+    def batch(self, size: int, model: Mapping[str, str], context: Context) -> None:
         """Record how many requests a batch has."""
-        self._batch(size, model)
+        self._batch(size, model, context)
 
 
 if TYPE_CHECKING:

@@ -69,10 +69,11 @@ class Capture:
 
     def end_lines(self) -> None:
         """Make events of what was printed without an end of line: by this thread, and for the request that ends now."""
-        scope = _scope.current()
         for printed in self._printed:
-            printed.end()
-            printed.end_of((scope, *scope.members))
+            if printed.has_begun():
+                scope = _scope.current()
+                printed.end()
+                printed.end_of((scope, *scope.members))
 
     def _replace(self, module: Any, name: str, replacement: Any) -> None:
         original = getattr(module, name)
@@ -189,6 +190,10 @@ class _Printed(io.BufferedIOBase):
                 text = _shown(text) + (b"\r" if text.endswith(b"\r") else b"")
             self._begun[thread] = (text, scope, contextvars.copy_context())
         return len(written)
+
+    def has_begun(self) -> bool:
+        """Return whether any line waits for its end."""
+        return bool(self._begun)
 
     def end(self) -> None:
         """End this thread's line."""

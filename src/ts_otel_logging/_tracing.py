@@ -267,7 +267,7 @@ class Call:
         if not self.phases:
             self._add_missing_phase()
         if self.metrics is not None:
-            self.metrics.batch(len(self._members), self._model.metric_attributes)
+            self.metrics.batch(len(self._members), self._model.metric_attributes, self.context)
         kept = [member for member, outcome in zip(self._members, outcomes) if member.is_kept(outcome)]
         if self._batch_span is not None:
             self._share_phases(kept, outcomes)

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -565,6 +566,17 @@ class TestExport:
         assert [name for name, _ in found] == ["predict"] * 3 + [f"password={MASK}"] + ["predict"] * 3
         assert found[2][1]["password"] == {"stringValue": MASK}
         assert [values["n"] for _, values in found] == [{"intValue": "4111111111111111"}] * 6 + [{"stringValue": MASK}]
+
+    def test_the_id_of_a_request_leaves_as_it_is_unless_a_pattern_of_the_users_masks_it(self, exported: Any) -> None:
+        opened, read = exported
+        tracer = opened.providers.tracer_provider.get_tracer(_names.SCOPE_NAME)
+        ids = [str(uuid.uuid4()) for _ in range(3)]
+        for request_id, items in zip(ids, ([], ["/[0-9a-f]{12}/"], ["tenant"])):
+            opened.providers.set_redaction(Redaction(items))
+            tracer.start_span("predict", attributes={_names.ATTR_REQUEST_ID: request_id}).end()
+            text = read()
+        assert [request_id in text for request_id in ids] == [True, False, True]
+        assert ids[1][:-12] + MASK in text
 
     def test_each_part_of_a_span_of_ours_is_looked_at(self, exported: Any) -> None:
         opened, read = exported

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -473,6 +474,74 @@ class TestWhatAHandlerPrints:
         service = load_model("def handle(data, context):\n    print('as it is') if data else None\n    return ['x']\n")
         predict(service, make_request(b"{}"))
         assert "\nas it is\n" in "\n" + capsys.readouterr().out
+
+
+class TestWhatTorchServeTellsOfEveryRequest:
+    """``Backend received inference at: …``, which the span ``predict`` says as well."""
+
+    class Connection:
+        """The frontend's end: one inference command without a request."""
+
+        def __init__(self):
+            self.left = b"I" + struct.pack("!i", -1)
+
+        def recv(self, size):
+            taken, self.left = self.left[:size], self.left[size:]
+            return taken
+
+    def told(self, console):
+        from ts.protocol.otf_message_handler import retrieve_msg
+
+        assert retrieve_msg(self.Connection()) == (b"I", [])
+        return [
+            (event["level"], event["logger"])
+            for event in console.objects
+            if event["event"].startswith("Backend received inference at: ")
+        ]
+
+    def test_is_left_out(self, console):
+        ts_otel_logging.configure()
+        assert self.told(console) == []
+
+    def test_makes_no_record_at_all(self, console):
+        ts_otel_logging.configure()
+        before = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(lambda *_args, **_kwargs: pytest.fail("a record was made"))
+        try:
+            assert self.told(console) == []
+        finally:
+            logging.setLogRecordFactory(before)
+
+    def test_is_there_where_everything_is_wanted(self, console):
+        ts_otel_logging.configure(level="DEBUG")
+        assert self.told(console) == [("debug", "root")]
+
+    def test_is_torchserves_own_again_while_we_are_off(self, capsys, caplog, tmp_path):
+        from ts.protocol.otf_message_handler import retrieve_msg
+
+        (tmp_path / "settings.yaml").write_text("enabled: false\n", encoding="utf-8")
+        ts_otel_logging.configure(config=str(tmp_path / "settings.yaml"))
+        # As a worker's is.
+        caplog.set_level(logging.INFO)
+        capsys.readouterr()
+        retrieve_msg(self.Connection())
+        assert capsys.readouterr().out.startswith("Backend received inference at: ")
+
+    def test_names_the_place_that_logged_it(self, console):
+        from ts.protocol import otf_message_handler
+
+        records = []
+        handler = logging.Handler(logging.DEBUG)
+        handler.emit = records.append
+        ts_otel_logging.configure(level="DEBUG")
+        logging.root.addHandler(handler)
+        try:
+            self.told(console)
+        finally:
+            logging.root.removeHandler(handler)
+        assert [(record.pathname, record.funcName) for record in records] == [
+            (otf_message_handler.__file__, "retrieve_msg")
+        ]
 
 
 def test_a_load_that_fails_is_told_before_torchserve_can_end_the_process(tmp_path):

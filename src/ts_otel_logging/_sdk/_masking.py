@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+import re
+from typing import TYPE_CHECKING, Any, Final, Optional
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk._logs import ReadableLogRecord
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_UUID: Final = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
 class ExportRedaction:
     """Masks spans and log records.
 
@@ -29,6 +33,11 @@ class ExportRedaction:
     def __init__(self) -> None:
         self.redaction = Redaction()
 
+    def _masked(self, text: str) -> str:
+        redaction = self.redaction
+        # TorchServe's id of a request, another one on each span, which looks like no secret of the built-in list.
+        return text if not redaction.items and _UUID.fullmatch(text) else redaction.text(text)
+
     def span(self, span: ReadableSpan) -> ReadableSpan:
         """Return a span whose name, attributes, events, links and status have their secrets masked; itself if none."""
         redaction = self.redaction
@@ -36,7 +45,7 @@ class ExportRedaction:
         if (
             type(span) is RequestSpan
             and not redaction.sees_numbers
-            and span.is_known(redaction.clean, redaction.hidden)
+            and span.is_clean(redaction.clean, redaction.hidden, self._masked)
         ):
             return span
         try:

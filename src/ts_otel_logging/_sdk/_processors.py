@@ -34,9 +34,10 @@ class LaneSpanProcessor(SpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take an ended span; the caller pays for a size estimate and an append."""
-        # Of ours without the properties.
-        context: Any = span._context if type(span) is RequestSpan else span.context  # noqa: SLF001 - one room
-        if context is not None and context.trace_flags & TraceFlags.SAMPLED:
+        if type(span) is RequestSpan:
+            if span.is_sampled:
+                self._put(span, span_bytes(span))
+        elif span.context is not None and span.context.trace_flags & TraceFlags.SAMPLED:
             self._put(span, span_bytes(span))
 
     def put(self, span: ReadableSpan) -> None:

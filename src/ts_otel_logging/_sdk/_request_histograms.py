@@ -29,6 +29,7 @@ from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 
 from ts_otel_logging import _names
 from ts_otel_logging._model_metrics import MAX_ATTRIBUTE_SETS, OVERFLOW
+from ts_otel_logging._sdk._request_spans import RequestSpan
 from ts_otel_logging._spans import SPAN_KEY
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ SpanOfExemplar = Callable[[Optional["Context"]], Optional[trace.SpanContext]]
 
 def sampled_span(context: Optional[Context]) -> Optional[trace.SpanContext]:
     """Return the current span if it is sampled: the exemplar filter ``trace_based``."""
-    span = any_span(context)
-    return span if span.trace_flags & trace.TraceFlags.SAMPLED else None
+    span: Any = (get_current() if context is None else context).get(SPAN_KEY, trace.INVALID_SPAN)
+    if type(span) is RequestSpan:
+        return span._context if span.is_sampled else None  # noqa: SLF001 - one room
+    found: trace.SpanContext = span.get_span_context()
+    return found if found.trace_flags & trace.TraceFlags.SAMPLED else None
 
 
 def any_span(context: Optional[Context]) -> trace.SpanContext:

@@ -11,7 +11,7 @@ import copy
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Optional
+from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, ParentBased, Sampler
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
 from ts_otel_logging import _names
 from ts_otel_logging._sdk._ids import SystemIdGenerator
@@ -42,6 +43,8 @@ _KEPT_FLAGS: Final = _SAMPLED | _RANDOM
 _FLAGS: Final = tuple(TraceFlags(flags) for flags in range(4))
 _UNSET: Final = Status(StatusCode.UNSET)
 _NOTHING: Final = (0, 0, 0)
+# Of the parts of a span's context, which are a tuple: `_has_known_parts` compares.
+_FLAGS_PART: Final = 3
 
 
 class RequestSpan(Span):
@@ -59,6 +62,9 @@ class RequestSpan(Span):
         start_time: When it began, in nanoseconds since the epoch.
         record_exception: Whether an exception that leaves its ``with`` block becomes an event.
         set_status_on_exception: Whether that becomes its status.
+
+    Attributes:
+        is_sampled: Whether its ids say that it leaves.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - as the SDK's
@@ -97,6 +103,8 @@ class RequestSpan(Span):
         self._lock = threading.Lock()
         self._events: Any = ()
         self._links: Any = self._new_links(links) if links else ()
+        parts: Any = context
+        self.is_sampled = parts[_FLAGS_PART] & _SAMPLED != 0
         self._max_plain_attributes = tracer.max_plain_attributes
         self._attributes: Any = dict(attributes) if attributes else {}
         if attributes and not self._is_plain(self._attributes):
@@ -173,8 +181,10 @@ class RequestSpan(Span):
             if is_plain:
                 self._end_time = time.time_ns() if end_time is None else end_time
         if is_plain:
-            self._span_processor._on_ending(self)  # noqa: SLF001 - as the SDK's
-            self._span_processor.on_end(self)
+            processors = self._span_processor
+            if type(processors) is not SpanProcessors or processors.wants_ending:
+                processors._on_ending(self)  # noqa: SLF001 - as the SDK's
+            processors.on_end(self)
         else:
             super().end(end_time)
 
@@ -201,31 +211,40 @@ class RequestSpan(Span):
             self._end_time, self._status, attributes, events, links, dropped,
         )  # fmt: skip
 
-    def is_known(self, clean: Container[str], hidden: Mapping[str, bool]) -> bool:
-        """Return whether nothing in it has to be looked through for secrets.
+    def is_clean(self, clean: Container[str], hidden: Mapping[str, bool], masked: Callable[[str], str]) -> bool:
+        """Return whether it is an ordinary span, without an event, a link or a status, that has no secrets.
 
         Args:
             clean: Texts that have none.
             hidden: Whether a key hides its value.
+            masked: Returns a text with its secrets masked; the same object if there are none.
         """
-        if self._events or self._links or self._status is not _UNSET or self._name not in clean:
+        name, attributes = self._name, self._attributes
+        if self._events or self._links or self._status is not _UNSET or type(attributes) is not dict:
             return False
-        attributes = self._attributes
-        if type(attributes) is not dict:
+        if name not in clean and masked(name) is not name:
             return False
-        for key, value in attributes.items():  # noqa: SIM110 - a generator takes twice as long
-            if hidden[key] or (type(value) is str and value not in clean):
+        for key, value in attributes.items():
+            if hidden[key]:
+                return False
+            if type(value) is str and value not in clean and masked(value) is not value:
                 return False
         return True
 
 
 class SpanProcessors(SynchronousMultiSpanProcessor):
-    """Calls what the provider's processors have of their own: most do nothing when a span starts or is about to end."""
+    """Calls what the provider's processors have of their own: most do nothing when a span starts or is about to end.
+
+    Attributes:
+        wants_start: Whether one does something when a span starts.
+        wants_ending: Whether one does something when a span is about to end.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._starting: tuple[SpanProcessor, ...] = ()
         self._ending: tuple[SpanProcessor, ...] = ()
+        self.wants_start = self.wants_ending = False
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Take one more."""
@@ -233,6 +252,7 @@ class SpanProcessors(SynchronousMultiSpanProcessor):
         with self._lock:
             self._starting = tuple(known for known in self._span_processors if _has_own(known, "on_start"))
             self._ending = tuple(known for known in self._span_processors if _has_own(known, "_on_ending"))
+            self.wants_start, self.wants_ending = bool(self._starting), bool(self._ending)
 
     def on_start(self, span: Span, parent_context: Optional[Context] = None) -> None:
         """Tell who wants to know."""
@@ -262,6 +282,9 @@ class RequestTracer(Tracer):
         # A provider tells only its own tracers that they are off, or that the resource has changed.
         self._known = tracer
         self._follower = tracer.sampler if _follows_parents(tracer.sampler) else None
+        # The default sampler's; what it adds to a span is nothing.
+        self._keeps_roots = getattr(self._follower, "_root", None) is ALWAYS_ON
+        self._root_flags = _SAMPLED | _random_flag(tracer.id_generator)
         limits = tracer._span_limits  # noqa: SLF001 - a tracer has no other way to its provider's
         count = limits.max_span_attributes
         # Where texts are cut, the SDK has to look at each.
@@ -293,10 +316,14 @@ class RequestTracer(Tracer):
         if not self._known._is_enabled():  # noqa: SLF001 - the base class's own way
             return NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT)
         sampler, ids = self.sampler, self.id_generator
-        if parent is not None and sampler is self._follower:
-            # Unpacked, and made anew in one step: `_has_known_parts` compares.
-            trace_id, _, _, flags, trace_state, _ = parent
+        trace_state: Any
+        if sampler is self._follower and (parent is not None or self._keeps_roots):
+            if parent is None:
+                trace_id, flags, trace_state = ids.generate_trace_id(), self._root_flags, DEFAULT_TRACE_STATE
+            else:
+                trace_id, _, _, flags, trace_state, _ = parent
             is_recording = flags & _SAMPLED
+            # Made in one step: `_has_known_parts` compares.
             parts = trace_id, ids.generate_span_id(), False, _FLAGS[flags & _KEPT_FLAGS], trace_state, True
             span_context = tuple.__new__(SpanContext, parts)
         else:
@@ -304,10 +331,7 @@ class RequestTracer(Tracer):
             result = sampler.should_sample(context, trace_id, name, kind, attributes, links or ())
             attributes, trace_state = result.attributes, result.trace_state
             is_recording = result.decision is not Decision.DROP
-            if parent is not None:
-                flags = parent.trace_flags & _RANDOM
-            else:
-                flags = _RANDOM if _RANDOM and ids.is_trace_id_random() else 0
+            flags = _random_flag(ids) if parent is None else parent.trace_flags & _RANDOM
             if result.decision is Decision.RECORD_AND_SAMPLE:
                 flags |= _SAMPLED
             is_remote = False
@@ -327,7 +351,9 @@ class RequestTracer(Tracer):
             record_exception,
             set_status_on_exception,
         )
-        self.span_processor.on_start(span, parent_context=context)
+        processors = self.span_processor
+        if type(processors) is not SpanProcessors or processors.wants_start:
+            processors.on_start(span, parent_context=context)
         return span
 
 
@@ -343,6 +369,10 @@ class RequestTracerProvider(TracerProvider):
         if instrumenting_module_name == _names.SCOPE_NAME and isinstance(tracer, Tracer) and _has_known_parts(tracer):
             return RequestTracer(tracer)
         return tracer
+
+
+def _random_flag(ids: IdGenerator) -> int:
+    return _RANDOM if _RANDOM and ids.is_trace_id_random() else 0
 
 
 def _follows_parents(sampler: Sampler) -> bool:

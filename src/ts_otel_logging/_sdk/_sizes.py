@@ -26,8 +26,11 @@ def span_bytes(span: ReadableSpan) -> int:
     # The public property wraps the mapping, which makes looking at it five times as slow.
     attributes = getattr(span, "_attributes", None)
     size = SPAN_BYTES
-    # A phase has none.
-    if type(attributes) is not dict or attributes:
+    if type(attributes) is dict:
+        # A `RequestSpan`'s: texts, numbers and truth values.
+        for value in attributes.values():
+            size += _ATTRIBUTE_BYTES + len(value) if type(value) is str else _ATTRIBUTE_BYTES
+    else:
         size += _mapping_bytes(span.attributes if attributes is None else attributes)
     # The properties copy; most spans have neither.
     if getattr(span, "_events", True):

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Callable, Final
+from typing import TYPE_CHECKING, Any, Callable, Final
+
+if TYPE_CHECKING:
+    from ts_otel_logging._tracing import Tracing
 
 _WORKER_MESSAGES: Final = ("[PID]", "Torch worker started.")
 _METRICS: Final = "[METRICS]"
@@ -26,20 +29,19 @@ def metric_loggers() -> tuple[str, ...]:
 
 
 def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord], bool]:
-    """Return what tells a control line from an event, and lowers the worker's own chatter to DEBUG.
+    """Return what tells a control line from an event.
 
     Args:
         worker_file: The path of the running ``model_service_worker.py``, as on its command line.
     """
     import ts.metrics.caching_metric
-    import ts.protocol.otf_message_handler
     import ts.service
 
     # The files whose INFO records hold control lines, by the logger they use. The logger's name is the cheap question
     # that nearly every record answers with no.
     files = {
         # A script's path in its code is the one on the command line, or absolute, by the version of Python.
-        "root": (worker_file, os.path.abspath(worker_file), ts.protocol.otf_message_handler.__file__),
+        "root": (worker_file, os.path.abspath(worker_file)),
         ts.metrics.caching_metric.logger.name: (ts.metrics.caching_metric.__file__,),
         ts.service.logger.name: (ts.service.__file__,),
     }
@@ -48,11 +50,31 @@ def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord],
         if record.name not in files or record.levelno != logging.INFO or record.pathname not in files[record.name]:
             return False
         if record.name == "root":
-            text = str(record.msg)
-            if text.startswith(_CHATTER):
-                # Where everything is wanted it is still there.
-                record.levelno, record.levelname = logging.DEBUG, "DEBUG"
-            return text.startswith(_WORKER_MESSAGES)
+            return str(record.msg).startswith(_WORKER_MESSAGES)
         return record.getMessage().startswith(_METRICS)
 
     return is_control_line
+
+
+class QuietLogging:
+    """The module `logging` for `ts.protocol.otf_message_handler`: what it tells of every request is DEBUG.
+
+    Where everything is wanted it is still there; where not, no record is made of it, which would take a fifth of what
+    a request costs the worker without us.
+
+    Args:
+        tracing: Knows whether requests are looked at; otherwise all is as it was.
+    """
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log to the root logger."""
+        level = logging.DEBUG if self._tracing.enabled and str(msg).startswith(_CHATTER) else logging.INFO
+        if logging.root.isEnabledFor(level):
+            logging.root.log(level, msg, *args, stacklevel=2, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what `logging` has by this name."""
+        return getattr(logging, name)

@@ -22,6 +22,7 @@ SEAMS: Final = {
     "ts.async_service.predict": "the same where TorchServe's communication is asynchronous",
     "ts.handler_utils.utils.send_intermediate_predict_response": "counts the parts of a streamed answer",
     "ts.protocol.otf_message_handler.send_intermediate_predict_response": "its older name",
+    "ts.protocol.otf_message_handler.logging": "its line for every request is DEBUG",
     "ts.handler_utils.micro_batching.MicroBatching.handle": "what its threads run belongs to the request",
     "ts.handler_utils.micro_batching.execute_call": "the same, in its threads",
     "ts.metrics.caching_metric.CachingMetric.emit_metrics": "TorchServe's own metrics as OpenTelemetry's, too",
@@ -61,7 +62,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     from ts.metrics.caching_metric import CachingMetric
     from ts.protocol import otf_message_handler
 
-    from ts_otel_logging._torchserve import _micro_batching, _model_metrics, _service, _streaming
+    from ts_otel_logging._torchserve import _control_lines, _micro_batching, _model_metrics, _service, _streaming
 
     loader, batching = model_loader.TsModelLoader, micro_batching.MicroBatching
     process = _service.Process(worker_id, rank_of(environ))
@@ -82,6 +83,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
         for module in (utils, otf_message_handler):
             name = "send_intermediate_predict_response"
             patches.set(module, name, _streaming.wrap_send(getattr(module, name), tracing))
+        patches.set(otf_message_handler, "logging", _control_lines.QuietLogging(tracing))
         patches.set(batching, "handle", _micro_batching.wrap_handle(batching.handle))
         patches.set(micro_batching, "execute_call", _micro_batching.wrap_execute_call(micro_batching.execute_call))
         if on_metric is not None:

@@ -259,9 +259,11 @@ def _wrap_entry_point(entry_point: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             call.handler_window = (started, time.time_ns())
-        if inspect.isawaitable(result):
+        # A list is what most handlers return: the question takes as long as a measurement.
+        if type(result) is not list and inspect.isawaitable(result):
             return _observed(call, result, data, context)
-        _add_response_headers(call, data, context)
+        if call.tracing.response_headers:
+            _add_response_headers(call, data, context)
         return result
 
     return observed_entry_point
@@ -276,7 +278,8 @@ async def _observed(call: Call, result: Awaitable[Any], data: Any, context: Any)
         raise
     finally:
         call.handler_window = (started, time.time_ns())
-    _add_response_headers(call, data, context)
+    if call.tracing.response_headers:
+        _add_response_headers(call, data, context)
     return awaited
 
 
