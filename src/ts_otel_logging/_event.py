@@ -47,6 +47,8 @@ class Event:
         exception: The exception as one object, or None.
         uid: Unique among events, when one is needed to tell copies apart downstream.
         fields: None, or what the user's processors made of the event: then this is what the line shows.
+        plain_characters: How long the line is if the event is plain: if its values are texts, numbers, truth values and
+            None, and nothing will change it any more. 0 for any other.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Event:
         "level",
         "logger",
         "message",
+        "plain_characters",
         "record",
         "scope",
         "span_context",
@@ -73,6 +76,7 @@ class Event:
     exception: Optional[dict[str, Any]]
     uid: Optional[str]
     fields: Optional[dict[str, Any]]
+    plain_characters: int
     _extra: Optional[dict[str, Any]]
 
     def __init__(self, record: LogRecord) -> None:
@@ -104,6 +108,7 @@ class Event:
             self._extra = with_plain_keys(extra)
         self.uid = None
         self.fields = None
+        self.plain_characters = 0
 
     @classmethod
     def of_plain(  # noqa: PLR0913, PLR0917 - its parts
@@ -115,6 +120,7 @@ class Event:
         scope: _scope.Scope,
         extra: dict[str, Any],
         uid: Optional[str],
+        characters: int = 0,
     ) -> Event:
         """Return the event of a plain record (`_shapes/_plain_records.py`), whose parts are known."""
         event = cls.__new__(cls)
@@ -129,6 +135,7 @@ class Event:
         event.exception = None
         event.uid = uid
         event.fields = None
+        event.plain_characters = characters
         return event
 
     def _unwrap(self, event_dict: dict[str, Any], extra: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from ts_otel_logging import _diagnostics
-from ts_otel_logging._sdk import _otlp_encoder, _otlp_values
+from ts_otel_logging._sdk import _otlp_encoder, _otlp_log_records, _otlp_values
 from ts_otel_logging._sdk._otlp_encoder import encode_log_records, encode_spans
 
 if TYPE_CHECKING:
@@ -304,5 +304,5 @@ def test_what_is_kept_has_a_bound():
         encode_log_records(batch)
         encode_spans([span_with(name=text)])
     kept = [_otlp_values.varints, _otlp_values._keys, _otlp_values._keys["number"].numbers]
-    kept += [_otlp_values._keys["text"].texts, _otlp_encoder._names, _otlp_encoder._severity_texts]
+    kept += [_otlp_values._keys["text"].texts, _otlp_encoder._names, _otlp_log_records._severity_texts]
     assert max(map(len, kept)) <= 1_024

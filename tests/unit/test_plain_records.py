@@ -61,15 +61,17 @@ def handlers(redact: tuple[str, ...], **more: Any) -> tuple[list[BridgeHandler],
     return [short, long], streams
 
 
+# Which way an event went, and its id.
+HOW = {"record", "uid", "plain_characters"}
+
+
 def with_events(both: list[BridgeHandler]) -> list[list[dict[str, Any]]]:
     """What another output sees of each event; without its record and id, which no two have in common."""
     seen: list[list[dict[str, Any]]] = [[], []]
     for handler, events in zip(both, seen):
 
         def output(event: Event, events: list[dict[str, Any]] = events) -> None:
-            parts = {
-                name: getattr(event, name) for name in (*Event.__slots__, "extra") if name not in {"record", "uid"}
-            }
+            parts = {name: getattr(event, name) for name in (*Event.__slots__, "extra") if name not in HOW}
             # As text: what is no number equals nothing.
             events.append({**{name: repr(part) for name, part in parts.items()}, "has_uid": event.uid is not None})
 

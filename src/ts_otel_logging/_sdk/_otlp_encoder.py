@@ -9,13 +9,14 @@ of fields does not matter to a parser.
 from __future__ import annotations
 
 from struct import Struct
+from time import sleep
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union
 
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 
+from ts_otel_logging._sdk._otlp_log_records import PlainParts, encode_log_record, encode_plain_parts
 from ts_otel_logging._sdk._otlp_values import (
     TextFields,
-    ValueFields,
     attribute_fields,
     framed,
     number_field,
@@ -26,7 +27,6 @@ from ts_otel_logging._sdk._request_spans import RequestSpan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry._logs import LogRecord
     from opentelemetry.sdk._logs import Logger, ReadableLogRecord
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -42,18 +42,21 @@ _ROOT: Final = Struct("<2s16s2s8scQcQ2sI")
 _CHILD: Final = Struct("<2s16s2s8s2s8scQcQ2sI")
 _EVENT: Final = Struct("<cQ")
 _LINK: Final = Struct("<2s16s2s8scI")
-LOG_RECORD_TIMES: Final = Struct("<cQcQcI")
 
 # By the values of SpanKind, which are one less than OTLP's, and of StatusCode.
 _KINDS: Final = tuple(number_field(b"\x30", number) for number in range(1, 6))
 _STATUSES: Final = tuple(b"\x7a" + framed(number_field(b"\x18", number)) for number in range(3))
 _names: Final = TextFields(b"\x2a")
-_severity_texts: Final = TextFields(b"\x1a")
-body_fields: Final = ValueFields(b"\x2a")
 
 
-EncodedLogRecord = tuple[bytes, "Logger"]
-"""A log record of a batch that is bytes already, a LogRecord behind its length; and the SDK's logger of its scope."""
+EventRecord = tuple["Logger", Union[bytes, PlainParts]]
+"""A log record of an event: the SDK's logger of its scope, and the record as bytes or what they are made of."""
+
+# The interpreter's lock is given away a few times a millisecond: what else runs in this process must not wait for a
+# whole batch.
+_SPANS_AT_ONCE: Final = 16
+_LOG_RECORDS_AT_ONCE: Final = 64
+_PAUSE_SECONDS: Final = 50e-6
 
 
 def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
@@ -62,23 +65,26 @@ def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
     Raises:
         Exception: A span cannot be encoded; an attribute that cannot be costs itself alone.
     """
-    return _request(batch, _span)
+    return _request(batch, _span, _SPANS_AT_ONCE)
 
 
-def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EncodedLogRecord]]) -> bytes:
+def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EventRecord]]) -> bytes:
     """Return an ExportLogsServiceRequest.
 
     Raises:
         Exception: A log record cannot be encoded; an attribute that cannot be costs itself alone.
     """
-    return _request(batch, _log_record)
+    return _request(batch, _log_record, _LOG_RECORDS_AT_ONCE)
 
 
-def _log_record(readable: ReadableLogRecord) -> bytes:
-    return encode_log_record(readable.log_record, readable.dropped_attributes)
+def _log_record(item: Union[ReadableLogRecord, EventRecord]) -> bytes:
+    if not isinstance(item, tuple):
+        return encode_log_record(item.log_record, item.dropped_attributes)
+    what = item[1]
+    return what if isinstance(what, bytes) else encode_plain_parts(what)
 
 
-def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
+def _request(batch: Sequence[Any], encode: Callable[[Any], bytes], at_once: int) -> bytes:
     # The fields around spans have the same numbers as those around log records.
     resources: dict[Resource, dict[Optional[InstrumentationScope], list[bytes]]] = {}
     # By identity first: a resource's hash is that of its JSON. What has an id in here is kept alive by it.
@@ -87,8 +93,10 @@ def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
     last_origin: Any = seen
     last_resource: Any = seen
     last_scope: Any = seen
-    for item in batch:
-        encoded, origin = item if type(item) is tuple else (None, item)
+    for count, item in enumerate(batch, 1):
+        if not count % at_once:
+            sleep(_PAUSE_SECONDS)
+        origin: Any = item[0] if type(item) is tuple else item
         if origin is not last_origin:
             last_origin = origin
             resource, scope = origin.resource, origin.instrumentation_scope
@@ -98,7 +106,7 @@ def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
                     items = resources.setdefault(resource, {}).setdefault(scope or None, [b""])
                     found = seen[id(resource), id(scope)] = items, resource, scope
                 items, last_resource, last_scope = found
-        items.append(encode(item) if encoded is None else encoded)
+        items.append(encode(item))
     return b"\x0a".join([b"", *(framed(resource_items(*entry)) for entry in resources.items())])
 
 
@@ -193,33 +201,3 @@ def _link(link: Link) -> bytes:
     ids = b"\x0a\x10", context.trace_id.to_bytes(16, "big"), b"\x12\x08", context.span_id.to_bytes(8, "big")
     fields = _LINK.pack(*ids, b"\x35", _flags(context))
     return fields + attribute_fields(b"\x22", link.attributes) + number_field(b"\x28", link.dropped_attributes)
-
-
-def encode_log_record(record: LogRecord, dropped_attributes: int = 0) -> bytes:
-    """Return a LogRecord behind its length.
-
-    Args:
-        record: What it is made of.
-        dropped_attributes: How many attributes it had besides.
-
-    Raises:
-        Exception: It cannot be encoded; an attribute that cannot be costs itself alone.
-    """
-    times = b"\x09", record.timestamp or 0, b"\x59", record.observed_timestamp or 0
-    fields = (
-        LOG_RECORD_TIMES.pack(*times, b"\x45", record.trace_flags),
-        number_field(b"\x10", getattr(record.severity_number, "_value_", None)),
-        _severity_texts[record.severity_text],
-        body_fields(record.body),
-        attribute_fields(b"\x32", record.attributes),
-        number_field(b"\x38", dropped_attributes),
-        log_record_ids(record.trace_id, record.span_id),
-        text_field(b"\x62", record.event_name),
-    )
-    return framed(b"".join(fields))
-
-
-def log_record_ids(trace_id: int, span_id: int) -> bytes:
-    """Return the fields of a log record that name its span; 0 is none."""
-    trace = b"\x4a\x10" + trace_id.to_bytes(16, "big") if trace_id != 0 else b""
-    return trace + b"\x52\x08" + span_id.to_bytes(8, "big") if span_id != 0 else trace

@@ -115,7 +115,7 @@ class PlainRecords:
         except Exception as error:  # noqa: BLE001 - as the pipeline does
             swallowed("log output", error)
         if self._others:
-            self._hand_over(Event.of_plain(record, time_micros, level, span_context, scope, extra, uid))
+            self._hand_over(Event.of_plain(record, time_micros, level, span_context, scope, extra, uid, len(line)))
         return True
 
     def _hand_over(self, event: Event) -> None:
