@@ -84,8 +84,7 @@ class Switches:
         return replace(below, **said)
 
 
-@dataclass(frozen=True)
-class Sink:
+class Sink(NamedTuple):
     """A sink as the file has it.
 
     Attributes:
@@ -101,8 +100,7 @@ class Sink:
     level: int = logging.NOTSET
 
 
-@dataclass(frozen=True)
-class Routes:
+class Routes(NamedTuple):
     """Which loggers' records reach which handlers, where the file says so.
 
     Attributes:

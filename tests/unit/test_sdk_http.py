@@ -59,6 +59,18 @@ class TestTls:
             assert send_a_span(receiver.http_endpoint, **trusted) == []
             assert len(receiver.spans) == 1
 
+    def test_a_kept_connection_that_the_receiver_closed_is_no_failure(self, context, trusted):
+        with OtlpReceiver(context) as receiver:
+            environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, **trusted, **SPANS_ONLY}
+            with room(environ) as sdk:
+                sdk.span()
+                assert sdk.flush()
+                receiver.script(Answer(reset=True))
+                sdk.span()
+                assert sdk.flush()
+                assert sdk.reports == []
+            assert len(receiver.spans) == 2
+
     def test_one_that_is_not_trusted_gets_nothing_and_the_batch_waits(self, context):
         with OtlpReceiver(context) as receiver:
             [reason] = send_a_span(receiver.http_endpoint)

@@ -93,7 +93,7 @@ class HttpConnection:
         is_kept = self._connection is not None
         try:
             return self._post(body, timeout_seconds)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             if not is_kept:
                 raise
             # The receiver has closed it in the meantime.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import Any, Callable, Final
+from typing import Any, Callable, Final, NamedTuple
 
 # A batch is also bounded by its weight: collectors refuse requests of more than 4 MiB over gRPC and 20 MiB over HTTP.
 _MAX_BATCH_BYTES: Final = 1_048_576
@@ -17,8 +16,7 @@ Entry = tuple[int, int, Any]
 """One item that waits: its number among the items of all lanes, its weight in bytes, and itself."""
 
 
-@dataclass(frozen=True)
-class LaneLimits:
+class LaneLimits(NamedTuple):
     """The ``OTEL_BSP_*`` or ``OTEL_BLRP_*`` variables; times in seconds."""
 
     schedule_delay_seconds: float

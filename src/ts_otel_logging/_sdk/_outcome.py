@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 
 class Verdict(enum.Enum):
@@ -20,8 +19,7 @@ class Verdict(enum.Enum):
     DROP = enum.auto()
 
 
-@dataclass(frozen=True)
-class ExportOutcome:
+class ExportOutcome(NamedTuple):
     """The outcome of one export.
 
     Attributes:
