@@ -5,6 +5,7 @@ A record is a JSON line and an OTLP log record. What arrived, the collector itse
 
 from __future__ import annotations
 
+import resource
 import time
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -56,6 +57,17 @@ WORKLOADS = (
         )
         for state in RECEIVERS
     ),
+    *(
+        Workload(
+            f"bursts.waited.{state}",
+            f"{STALL_RATE:,.0f} records a second, {state} collector, the longest call that waited for another thread",
+            "ms",
+            (Goal(1.0, how="value"),),
+            digits=2,
+            note="of the calls in which the caller's thread gave its processor away by itself; 0 where none did",
+        )
+        for state in RECEIVERS
+    ),
 )
 
 
@@ -96,20 +108,28 @@ def burst(contender: str, endpoint: str, records: int) -> dict[str, float]:
     return found
 
 
-def paced(log: Callable[[], None], rate: float, seconds: float) -> float:
-    """Log at a rate; return the longest call in seconds."""
-    longest, done = 0.0, 0
+def paced(log: Callable[[], None], rate: float, seconds: float) -> tuple[float, float]:
+    """Log at a rate; return the longest call in seconds, and the longest one that waited for another thread.
+
+    The longest call of all is the scheduler's on a machine with other work to do. Who waits for a lock, the
+    interpreter's for instance, gives its processor away by itself.
+    """
+    longest, waited, done = 0.0, 0.0, 0
     started = time.perf_counter()
     while done < rate * seconds:
         now = time.perf_counter()
         due = min(int((now - started) * rate) + 1, int(rate * seconds) + 1)
         for _ in range(due - done):
+            switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
             before = time.perf_counter()
             log()
-            longest = max(longest, time.perf_counter() - before)
+            spent = time.perf_counter() - before
+            longest = max(longest, spent)
+            if spent > waited and resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > switches:
+                waited = spent
         done = due
         time.sleep(max(SLICE_SECONDS - (time.perf_counter() - now), 0.0))
-    return longest
+    return longest, waited
 
 
 def steady(contender: str, endpoint: str, metrics: str, trials: int, seconds: float) -> float:
@@ -137,9 +157,14 @@ def steady(contender: str, endpoint: str, metrics: str, trials: int, seconds: fl
     return found
 
 
-def stall(contender: str, endpoint: str, seconds: float) -> float:
-    """In a child: log at a moderate rate; return the longest call in milliseconds."""
-    found: float = with_stack(contender, endpoint, lambda _stack, log: paced(log, STALL_RATE, seconds) * 1e3)
+def stall(contender: str, endpoint: str, state: str, seconds: float) -> dict[str, float]:
+    """In a child: log at a moderate rate; return the longest calls in milliseconds."""
+
+    def work(_stack: Stack, log: Callable[[], None]) -> dict[str, float]:
+        longest, waited = paced(log, STALL_RATE, seconds)
+        return {f"bursts.stall.{state}": longest * 1e3, f"bursts.waited.{state}": waited * 1e3}
+
+    found: dict[str, float] = with_stack(contender, endpoint, work)
     return found
 
 
@@ -178,16 +203,17 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
         warm_up=False,
     )
 
-    def take_stall(receiver: Collector, contender: str) -> float:
-        longest: float = bench.in_child(
+    def take_stall(receiver: Collector, state: str, contender: str) -> dict[str, float]:
+        found: dict[str, float] = bench.in_child(
             "bursts:stall",
             contender=contender,
             endpoint=receiver.endpoints[CONTENDERS.get(contender, HTTP)],
+            state=state,
             seconds=max(STALL_SECONDS * bench.scale, 0.05),
         )
-        return longest
+        return found
 
     for state, kind in RECEIVERS.items():
         receiver = bench.server(kind)
-        turns = {name: partial(take_stall, receiver, name) for name in bench.some(STALLED)}
-        yield bench.interleave(f"bursts.stall.{state}", turns, warm_up=False)
+        turns = {name: partial(take_stall, receiver, state, name) for name in bench.some(STALLED)}
+        yield bench.interleave("", turns, warm_up=False)
