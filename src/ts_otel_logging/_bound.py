@@ -19,8 +19,11 @@ def bound_contextvars() -> dict[str, Any]:
         return {}
     # The variables that were ever bound, as structlog keeps them: most programs bind none, and asking for their values
     # takes a fifth of the time of an event. A release that keeps them elsewhere is asked each time.
-    if not getattr(module, "_CONTEXT_VARS", True):
-        return {}
+    try:
+        if not module._CONTEXT_VARS:  # noqa: SLF001 - as above
+            return {}
+    except AttributeError:
+        pass
     # It may just be being imported.
     get_contextvars = getattr(module, "get_contextvars", dict)
     bound: dict[str, Any] = get_contextvars()

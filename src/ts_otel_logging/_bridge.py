@@ -14,7 +14,7 @@ from ts_otel_logging._caps import cut_event
 from ts_otel_logging._diagnostics import swallowed
 from ts_otel_logging._event import Event, UidSource
 from ts_otel_logging._line_writer import LineWriter
-from ts_otel_logging._pipeline import Output, Pipeline
+from ts_otel_logging._pipeline import Output, Pipeline, Process
 from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._shapes import Shape, build_shape
 from ts_otel_logging._shapes._plain_records import PlainRecords
@@ -339,12 +339,18 @@ class _LineOutput:
         self._writer.write(line + "\n")
 
     def for_plain_records(
-        self, redaction: Optional[Redaction], others: tuple[Output, ...], uids: Optional[UidSource]
+        self,
+        redaction: Optional[Redaction],
+        others: tuple[Output, ...],
+        uids: Optional[UidSource],
+        process: Optional[Process],
+        deliver: Output,
     ) -> Optional[Callable[[logging.LogRecord], bool]]:
         """Return what writes plain records by a shorter way, as `Pipeline` takes it; None where this shape has none."""
         if redaction is None or type(self._shape) is not StructlogShape:
             return None
-        return PlainRecords(self._shape, redaction, self._writer.write, self._surely_fits, others, uids)
+        write, surely_fits = self._writer.write, self._surely_fits
+        return PlainRecords(self._shape, redaction, write, surely_fits, others, uids, process, deliver).write
 
     def _is_too_long(self, line: str) -> bool:
         return len(line.encode("utf-8", "backslashreplace")) >= self._max_record_bytes

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from itertools import islice
+from functools import lru_cache
 from logging import LogRecord
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
@@ -26,11 +26,16 @@ if TYPE_CHECKING:
 # Python 3.12 the task's name.
 RECORD_FIELDS: Final = frozenset({*vars(LogRecord("", 0, "", 0, "", (), None)), "message", "asctime", "taskName"})
 RECORD_SIZE: Final = len(vars(LogRecord("", 0, "", 0, "", (), None)))
+LAST_FIELD: Final = [*vars(LogRecord("", 0, "", 0, "", (), None))][-1]
+"""What the caller says comes after it, and at the very end what a formatter adds."""
 _MAX_CAUSES: Final = 16
 # The end of the year 9999 in seconds: no calendar, no OTLP field goes further.
 END_OF_TIME: Final = 253_402_300_800
 # Arguments of these kinds cannot raise, nor hold a tensor.
 _SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
+
+Moment = tuple[int, str, str, Optional[trace.SpanContext], _scope.Scope]
+"""When and where something happened: microseconds since the epoch, level, logger, span and requests."""
 
 
 class Event:
@@ -96,9 +101,9 @@ class Event:
         if len(attributes) > RECORD_SIZE:
             # The record's own attributes come first in a plain record: only what was added needs a look.
             own = RECORD_SIZE if type(record) is LogRecord else 0
-            for key, value in islice(attributes.items(), own, None):
+            for key in [*attributes][own:]:
                 if key not in RECORD_FIELDS:
-                    extra[key] = value
+                    extra[key] = attributes[key]
         if record.stack_info:
             extra["stack_info"] = record.stack_info
         self.exception = _exception(record) if record.exc_info or record.exc_text else None
@@ -114,10 +119,8 @@ class Event:
     def of_plain(  # noqa: PLR0913, PLR0917 - its parts
         cls,
         record: LogRecord,
-        time_micros: int,
-        level: str,
-        span_context: Optional[trace.SpanContext],
-        scope: _scope.Scope,
+        moment: Moment,
+        message: str,
         extra: dict[str, Any],
         uid: Optional[str],
         characters: int = 0,
@@ -125,12 +128,8 @@ class Event:
         """Return the event of a plain record (`_shapes/_plain_records.py`), whose parts are known."""
         event = cls.__new__(cls)
         event.record = record
-        event.time_micros = time_micros
-        event.level = level
-        event.logger = record.name
-        event.message = record.msg
-        event.span_context = span_context
-        event.scope = scope
+        event.time_micros, event.level, event.logger, event.span_context, event.scope = moment
+        event.message = message
         event._extra = extra  # noqa: SLF001 - its own class
         event.exception = None
         event.uid = uid
@@ -185,16 +184,10 @@ class Event:
         Trace ids are hex text, the time is left out: shapes and processors that need it have `time_micros`.
         A caller's key that is a name of ours is kept under `EXTRA_PREFIX`.
         """
-        result: dict[str, Any] = {
-            _names.LEVEL: self.level,
-            _names.LOGGER: self.logger,
-            _names.EVENT: self.message,
-        }
-        if self.span_context is not None:
-            result.update(trace_fields(self.span_context))
-        for key, value in self.scope.fields.items():
-            # A copy: a processor may change what it gets.
-            result[key] = list(value) if type(value) is list else value
+        result = head_of(self.level, self.logger, self.message, self.span_context, self.scope)
+        if self.scope.members:
+            # Copies: a processor may change what it gets.
+            result.update((key, list(value)) for key, value in self.scope.fields.items() if type(value) is list)
         if self.uid is not None:
             result[_names.LOG_RECORD_UID] = self.uid
         for key, value in self.extra.items():
@@ -202,6 +195,17 @@ class Event:
         if self.exception is not None:
             result[_names.EXCEPTION] = self.exception
         return result
+
+
+def head_of(
+    level: str, logger: str, message: str, span_context: Optional[trace.SpanContext], scope: _scope.Scope
+) -> dict[str, Any]:
+    """Return the fields with which each event begins, as `Event.as_dict` has them; the lists of a batch are its own."""
+    result: dict[str, Any] = {_names.LEVEL: level, _names.LOGGER: logger, _names.EVENT: message}
+    if span_context is not None:
+        result.update(trace_fields(span_context))
+    result.update(scope.fields)
+    return result
 
 
 class UidSource:
@@ -268,6 +272,7 @@ def with_plain_keys(fields: dict[Any, Any]) -> dict[str, Any]:
     return result
 
 
+@lru_cache(maxsize=_MAX_PLAIN_KEYS)
 def field_name(key: str) -> str:
     """Return the name under which a caller's key stands in a line."""
     name = key
@@ -298,12 +303,14 @@ _last_ids: tuple[Optional[trace.SpanContext], dict[str, str]] = (None, {})
 _STRUCTLOG_NAME: Final = "_name"
 
 
+def are_simple(arguments: Any) -> bool:
+    """Return whether a message's arguments are texts and numbers alone, which are what they are whenever one looks."""
+    return _SIMPLE.issuperset(map(type, arguments.values() if type(arguments) is dict else arguments))
+
+
 def _message(record: LogRecord) -> str:
     try:
-        arguments: Any = record.args or ()
-        if type(arguments) is dict:
-            arguments = arguments.values()
-        if type(record.msg) is str and _SIMPLE.issuperset(map(type, arguments)):
+        if type(record.msg) is str and are_simple(record.args or ()):
             # What getMessage does, but for records of a class of the program's own.
             message: Any = record.msg % record.args if type(record) is LogRecord else record.getMessage()
         else:

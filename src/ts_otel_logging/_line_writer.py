@@ -61,7 +61,10 @@ class LineWriter:
         """
         # Up to PIPE_BUF the kernel keeps one write whole (pipe(7)), but a longer line of another thread may be half
         # written just now: the lock is for that, and costs less than finding out.
-        with self._lock:
+        # `with` would take longer than the rest of this method.
+        lock = self._lock
+        lock.acquire()
+        try:
             if self._writing:
                 self._waiting.append(line)
                 return
@@ -73,6 +76,8 @@ class LineWriter:
                 # Asked after the flag is down: what interrupts from now on writes by itself.
                 if self._waiting:
                     self._put_waiting()
+        finally:
+            lock.release()
 
     def _put_waiting(self) -> None:
         while self._waiting:

@@ -27,6 +27,8 @@ _NEVER_SECRET: Final = _names.LINE_FIELDS - {_names.EVENT, _names.EXCEPTION}
 
 Output = Callable[["Event"], None]
 """Takes an event that is ready; must not change it, and must not block on network or disk."""
+Process = Callable[["LogRecord", str, dict[str, Any], list[str]], Optional[dict[str, Any]]]
+"""See `Pipeline._process`."""
 
 
 class Pipeline:
@@ -42,7 +44,7 @@ class Pipeline:
 
     Attributes:
         write_plain: Does all of this with a record that is plain (`_shapes/_plain_records.py`), by a shorter way, and
-            returns whether it was; None where there is no such way: with processors, for instance.
+            returns whether it was; None where there is no such way: in another shape than the default one.
     """
 
     __slots__ = ("outputs", "processors", "redaction", "uids", "write_plain")
@@ -59,14 +61,23 @@ class Pipeline:
         self.redaction = redaction
         self.uids = uids
         self.write_plain: Optional[Callable[[LogRecord], bool]] = None
-        for_plain_records = getattr(outputs[0], "for_plain_records", None) if outputs and not processors else None
+        for_plain_records = getattr(outputs[0], "for_plain_records", None) if outputs else None
         if for_plain_records is not None:
-            self.write_plain = for_plain_records(redaction, outputs[1:], uids)
+            process = self._process if processors else None
+            self.write_plain = for_plain_records(redaction, outputs[1:], uids, process, self._deliver)
 
     def __call__(self, event: Event) -> None:
         """Process an event and hand it to every output."""
-        if self.processors and not self._process(event):
-            return
+        if self.processors:
+            fields = event.as_dict()
+            nested = [name for name, value in fields.items() if type(value) in CONTAINERS]
+            processed = self._process(event.record, event.level, fields, nested)
+            if processed is None:
+                return
+            event.replace(processed)
+        self._deliver(event)
+
+    def _deliver(self, event: Event) -> None:
         if self.redaction is not None:
             _redact(event, self.redaction)
         for output in self.outputs:
@@ -75,12 +86,17 @@ class Pipeline:
             except Exception as error:  # noqa: BLE001, PERF203 - one output's failure must not cost the others
                 swallowed("log output", error)
 
-    def _process(self, event: Event) -> bool:
-        fields = event.as_dict()
-        nested = []
-        # A batch's lists are copies already.
-        if event.exception is not None or not _CONTAINERS.isdisjoint(map(type, event.extra.values())):
-            nested = [key for key, value in fields.items() if type(value) in _CONTAINERS]
+    def _process(
+        self, record: LogRecord, level: str, fields: dict[str, Any], nested: list[str]
+    ) -> Optional[dict[str, Any]]:
+        """Return what the processors make of an event; None if one of them drops it.
+
+        Args:
+            record: Its record.
+            level: Its level, as structlog names it.
+            fields: The event. They get copies.
+            nested: Those of them that are dicts and lists.
+        """
         running = _running.processors
         outer = tuple(running)
         running.append(None)
@@ -92,25 +108,24 @@ class Pipeline:
                 running[-1] = processor
                 try:
                     # A copy each: what a processor did before it raised must not stay half done.
-                    result: Any = processor(
-                        event.record, event.level, _copy(fields, nested) if nested else dict(fields)
-                    )
+                    result: Any = processor(record, level, _copy(fields, nested) if nested else fields.copy())
                 except BaseException as error:
                     if _is_drop(error):
-                        return False
+                        return None
                     if not isinstance(error, Exception):
                         raise
                     swallowed(f"processor {_name(processor)}", error, _PROCESSOR_FAILED)
                     continue
-                if isinstance(result, dict):
+                if type(result) is dict:
                     fields = result
+                elif isinstance(result, dict):
+                    fields = dict(result)
                 else:
                     rubbish = TypeError(f"returned {type(result).__name__}, not a dict")
                     swallowed(f"processor {_name(processor)}", rubbish, _PROCESSOR_FAILED)
         finally:
             running.pop()
-        event.replace(fields)
-        return True
+        return fields
 
 
 def _is_drop(error: BaseException) -> bool:
@@ -127,14 +142,14 @@ class _Running(threading.local):
 
 
 _running = _Running()
-_CONTAINERS: Final = frozenset({dict, list})
+CONTAINERS: Final = frozenset({dict, list})
 
 
 def _copy(fields: dict[str, Any], nested: list[str]) -> dict[str, Any]:
     copy = dict(fields)
     copies: dict[int, Any] = {}
     for key in nested:
-        if type(copy.get(key)) in _CONTAINERS:
+        if type(copy.get(key)) in CONTAINERS:
             copy[key] = _copy_container(copy[key], copies)
     return copy
 
@@ -151,7 +166,7 @@ def _copy_container(value: Any, copies: dict[int, Any]) -> Any:
         return value
     copy = copies[id(value)] = value.copy()
     for key, item in list(copy.items()) if type(copy) is dict else enumerate(copy):
-        if type(item) in _CONTAINERS:
+        if type(item) in CONTAINERS:
             copy[key] = _copy_container(item, copies)
     return copy
 

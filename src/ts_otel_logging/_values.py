@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import json.encoder
 import os
 import re
 import sys
 from collections import deque
-from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, KeysView, Mapping, ValuesView
 from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from itertools import islice
-from json.encoder import encode_basestring as _encode_basestring
 from math import isfinite, prod
 from typing import Any, Callable, Final, Optional
 from uuid import UUID
@@ -29,13 +29,33 @@ MAX_ARRAY_ITEMS: Final = 16
 """An array or tensor of more is shown as its kind, shape and device."""
 MAX_CHARACTERS: Final = 65_536
 """A longer text, or all texts of one value together, lose their end: no request waits for megabytes to be encoded."""
-# A thousand digits: no aggregator wants more, and Python refuses to print more than 4300.
-_BIG: Final = 10**1_000
+# No aggregator wants more, and Python refuses to print more than 4300.
+_MAX_DIGITS: Final = 1_000
+_BIG: Final = 10**_MAX_DIGITS
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_FLAT: Final = _NUMBERS | {str}
 
 # Control characters that JSON allows but a line must not hold (DEL, C1 with U+0085), the separators at which Java's
 # Scanner cuts a line (java.util.Scanner.nextLine: U+0085, U+2028, U+2029), and surrogates, which UTF-8 cannot hold.
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+_encode_basestring: Final[Callable[[str], str]] = json.encoder.encode_basestring
+
+
+def _json_encoder() -> Callable[[Any, Any], Iterable[str]]:
+    """Return what `json.JSONEncoder` makes anew for each text, at more cost than most texts have."""
+    usual = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+    try:
+        encoder: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None, usual.default, _encode_basestring, None, ":", ",", usual.sort_keys, usual.skipkeys, usual.allow_nan
+        )
+    except (AttributeError, TypeError):
+        # A Python that has it in another form, or not at all.
+        return usual.iterencode
+    return encoder  # type: ignore[no-any-return]
+
+
+_encode_json: Final = _json_encoder()
 
 _FIRST_SURROGATE: Final = 0xD800
 
@@ -79,10 +99,35 @@ def encode_value(value: Any) -> str:
 
 def encode_plain(value: Any) -> str:
     """Return a value that `plain` returned as JSON text."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if text.isascii() and "\x7f" not in text:
-        return text
-    return _UNSAFE.sub(_escape, text)
+    text = "".join(_encode_json(value, 0))
+    return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
+
+
+def encode_flat(fields: dict[str, Any]) -> Optional[str]:
+    """Return short fields as JSON text in one step; None if there are none, or one has to go through `encode_value`."""
+    if not fields or not _FLAT.issuperset(map(type, fields.values())):
+        return None
+    try:
+        text = "".join(_encode_json(fields, 0))
+    except ValueError:
+        # A number that JSON has not, or that Python does not print.
+        return None
+    if len(text) > _MAX_DIGITS:
+        # Too long to be sure that no text and no number in it is.
+        return None
+    return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
+
+
+def encode_numbers(values: list[Any]) -> Optional[str]:
+    """Return a list as JSON text in one step; None if it is not a short one of numbers that JSON has."""
+    kinds = {*map(type, values)}
+    if len(values) > MAX_ITEMS or not _NUMBERS.issuperset(kinds):
+        return None
+    try:
+        text = "".join(_encode_json(values, 0))
+    except ValueError:
+        return None
+    return None if int in kinds and len(text) > _MAX_DIGITS else text
 
 
 def _encode_float(value: float) -> str:

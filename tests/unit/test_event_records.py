@@ -178,7 +178,7 @@ class TestPlainEvents:
         with room(over(receiver, transport)) as sdk, trace.use_span(SPAN):
             for _ in range(2):
                 log_through(sdk, digit=7, share=0.5, text="seven", sure=True)
-            assert [type(item) for item in self.waiting(sdk)] == [bytes, tuple]
+            assert type(self.waiting(sdk)[-1]) is tuple
             assert sdk.flush()
         first, second = (item.record for item in receiver.log_records)
         for record in (first, second):
@@ -193,7 +193,7 @@ class TestPlainEvents:
         with room(over(receiver)) as sdk, trace.use_span(SPAN):
             for _ in range(2):
                 log_through(sdk, key=value)
-            assert [type(item) for item in self.waiting(sdk)] == [bytes, tuple]
+            assert type(self.waiting(sdk)[-1]) is tuple
             assert sdk.flush()
         first, second = receiver.log_records
         assert attributes(first)["key"] == attributes(second)["key"]
@@ -227,7 +227,7 @@ class TestPlainEvents:
             del span, context, scope
             gc.collect()
             assert reference() is None
-            assert [type(item) for item in self.waiting(sdk)] == [bytes, tuple]
+            assert type(self.waiting(sdk)[-1]) is tuple
             assert sdk.flush()
         assert [attributes(item)["torchserve.request.id"].string_value for item in receiver.log_records] == ["one"] * 2
 
@@ -361,7 +361,8 @@ def test_a_huge_event_is_cut_as_ever(receiver):
 def test_an_event_weighs_about_what_it_takes(receiver):
     with room(over(receiver)) as sdk:
         for size in (1, 1_000, 50_000):
-            log_through(sdk, "x" * size)
+            # Not plain: it waits as its bytes.
+            log_through(sdk, "x" * size, box={"x": 1})
         for _, weight, item in sdk.providers._couriers["logs"][0].lane.entries:
             takes = sys.getsizeof(item[1]) + sys.getsizeof(item) + sys.getsizeof((1, 2, 3))
             assert takes <= weight <= 2 * takes

@@ -140,7 +140,8 @@ def encode_plain_parts(parts: PlainParts) -> bytes:
         return data
     time_micros, level_name, level, message, span_context, taken, _, extra, uid = parts
     record = makeLogRecord({"levelname": level_name, "levelno": level, "msg": message})
-    event = Event.of_plain(record, time_micros, level_name, span_context, Scope({}, taken), dict(extra), uid)
+    moment = time_micros, level_name, "", span_context, Scope({}, taken)
+    event = Event.of_plain(record, moment, message, dict(extra), uid)
     log_record = log_record_of(event)
     # This is another thread than that of the span.
     log_record.trace_id = log_record.span_id = 0

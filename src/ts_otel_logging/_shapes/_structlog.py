@@ -6,15 +6,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Optional
 
 from ts_otel_logging import _names
-from ts_otel_logging._event import Event, field_name, trace_fields
-from ts_otel_logging._values import ENCODERS, encode_plain, encode_string, encode_value
+from ts_otel_logging._event import Event, Moment, field_name, trace_fields
+from ts_otel_logging._values import ENCODERS, encode_flat, encode_plain, encode_string, encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.trace import SpanContext
 
-    from ts_otel_logging._scope import Scope
 
 _MAX_CACHED: Final = 1_024
 UID: Final = f',"{_names.LOG_RECORD_UID}":"'
@@ -37,22 +36,27 @@ class StructlogShape:
         """Return the event's line without its newline."""
         if event.fields is not None:
             return self._render_fields(event.time_micros, event.fields)
-        before, behind = self.around(event.time_micros, event.level, event.logger, event.span_context, event.scope)
-        line = f"{before}{encode_string(event.message)}{behind}"
+        members = ""
         if event.uid is not None:
-            line += f'{UID}{event.uid}"'
+            members = f'{UID}{event.uid}"'
         keys = self._keys
         for key, value in event.extra.items():
             encoder = ENCODERS.get(type(value))
-            line += (keys.get(key) or self._key(key)) + (encoder(value) if encoder else encode_value(value))
+            members += (keys.get(key) or self._key(key)) + (encoder(value) if encoder else encode_value(value))
         if event.exception is not None:
-            line += f',"{_names.EXCEPTION}":{encode_plain(event.exception)}'
-        return line + "}"
+            members += f',"{_names.EXCEPTION}":{encode_plain(event.exception)}'
+        moment = event.time_micros, event.level, event.logger, event.span_context, event.scope
+        return self.with_head(moment, encode_string(event.message), members + "}")
 
-    def around(
-        self, time_micros: int, level: str, logger: str, span_context: Optional[SpanContext], scope: Scope
-    ) -> tuple[str, str]:
-        """Return what stands before the message, and what stands behind it in front of the caller's fields."""
+    def with_head(self, moment: Moment, message: str, members: str) -> str:
+        """Return a line.
+
+        Args:
+            moment: When and where it happened.
+            message: As JSON text.
+            members: The caller's, each with a comma in front of it, and the end.
+        """
+        time_micros, level, logger, span_context, scope = moment
         second, micros = divmod(time_micros, 1_000_000)
         cached_second, start = self._second
         if cached_second != second:
@@ -64,12 +68,12 @@ class StructlogShape:
         # Half of what it takes in the f-string.
         padded = "%06d" % micros  # noqa: UP031 - as above
         if span_context is None:
-            return f"{start}{padded}{head}", requests
+            return f"{start}{padded}{head}{message}{requests}{members}"
         cached_span, ids = self._span
         if cached_span is not span_context:
             ids = self._members(trace_fields(span_context))
             self._span = (span_context, ids)
-        return f"{start}{padded}{head}", ids + requests
+        return f"{start}{padded}{head}{message}{ids}{requests}{members}"
 
     def _render_fields(self, time_micros: int, fields: dict[str, Any]) -> str:
         if _names.TIMESTAMP in fields:
@@ -80,7 +84,9 @@ class StructlogShape:
         cached_second, start = self._second
         if cached_second != second:
             start = self._start(second)
-        return f'{start}{micros:06d}Z"{self._members(fields)}}}'
+        text = encode_flat(fields)
+        members = f"{self._members(fields)}}}" if text is None else f",{text[1:]}"
+        return f'{start}{micros:06d}Z"{members}'
 
     def _start(self, second: int) -> str:
         start = '{"timestamp":"' + time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
