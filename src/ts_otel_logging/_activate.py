@@ -542,6 +542,7 @@ class _Activation:
             # The frontend kills the worker within milliseconds; nobody waits for an answer of it any more.
             on_load_failed=lambda: self.flush(_LAST_WORDS_SECONDS),
             on_metric=None if self.model_metrics is None else self.model_metrics.record,
+            write_unrecorded=self.handler.write_unrecorded,
         )
         self._undo.callback(patches.undo)
         # What a handler prints comes out at once, between the lines it belongs to: Python holds it back in a pipe, and

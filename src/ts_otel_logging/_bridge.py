@@ -263,6 +263,32 @@ class BridgeHandler(logging.Handler):
         if self.passthrough is not None and self.passthrough(record):
             self._write_through(record)
 
+    def write_unrecorded(self, logger: logging.Logger, text: str) -> bool:
+        """Write a protocol line of a logger's at INFO without making a record, if nobody else would get that one.
+
+        Args:
+            logger: Whose line it is.
+            text: The line, without its end.
+
+        Returns:
+            Whether it was written, or lost with its reader.
+        """
+        if self.passthrough is None or self.filters or logger.filters or not logger.isEnabledFor(logging.INFO):
+            return False
+        node: Optional[logging.Logger] = logger
+        while node is not None and node is not logging.root:
+            if node.handlers or not node.propagate:
+                return False
+            node = node.parent
+        handlers = logging.root.handlers
+        if node is None or len(handlers) != 1 or handlers[0] is not self:
+            return False
+        try:
+            self._writer.write(text + "\n")
+        except Exception as error:  # noqa: BLE001 - as for a record
+            swallowed("line", error)
+        return True
+
     def _write_through(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
         if not any(record.levelno >= other.level and other.format(record) == line for other in self._others):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -474,6 +475,75 @@ class TestWhatAHandlerPrints:
         service = load_model("def handle(data, context):\n    print('as it is') if data else None\n    return ['x']\n")
         predict(service, make_request(b"{}"))
         assert "\nas it is\n" in "\n" + capsys.readouterr().out
+
+
+class TestMetricsForTheFrontend:
+    """``[METRICS]…``, which TorchServe's JVM reads from stdout."""
+
+    HANDLER = """
+        def handle(data, context):
+            if data is not None:
+                context.metrics.add_counter("Seen", 1)
+            return ["x" for _ in data or ()]
+    """
+    LINE = r"\[METRICS\]Seen\.Count:1\|#ModelName:tiny,Level:Model\|#type:COUNTER\|#hostname:[^,]+,\d+,[-0-9a-f]{36}"
+
+    def printed(self, capsys):
+        capsys.readouterr()
+        predict(load_model(self.HANDLER), make_request(b"{}"))
+        return [line for line in capsys.readouterr().out.splitlines() if re.fullmatch(self.LINE, line)]
+
+    def test_leave_as_they_are(self, capsys):
+        ts_otel_logging.configure()
+        assert len(self.printed(capsys)) == 1
+
+    def test_need_no_record(self, capsys, monkeypatch):
+        ts_otel_logging.configure()
+        # pytest's own handlers would see one.
+        monkeypatch.setattr(logging.root, "handlers", [_activate._active.handler])
+        service, request = load_model(self.HANDLER), make_request(b"{}")
+        factory = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(lambda *_args, **_kwargs: pytest.fail("a record was made"))
+        try:
+            capsys.readouterr()
+            predict(service, request)
+        finally:
+            logging.setLogRecordFactory(factory)
+        assert re.search(self.LINE, capsys.readouterr().out)
+
+    @pytest.mark.parametrize("name", ["", "ts", "ts.metrics.caching_metric"])
+    def test_reach_every_other_handler_as_records(self, capsys, monkeypatch, name):
+        records = []
+        other = logging.Handler()
+        other.emit = records.append
+        ts_otel_logging.configure()
+        monkeypatch.setattr(logging.root, "handlers", [_activate._active.handler])
+        logging.getLogger(name).addHandler(other)
+        try:
+            assert len(self.printed(capsys)) == 1
+        finally:
+            logging.getLogger(name).removeHandler(other)
+        found = [record for record in records if re.fullmatch(self.LINE, record.getMessage())]
+        assert [(record.name, record.funcName) for record in found] == [("ts.metrics.caching_metric", "emit_metrics")]
+
+    def test_obey_a_filter_of_their_logger(self, capsys, monkeypatch):
+        ts_otel_logging.configure()
+        monkeypatch.setattr(logging.root, "handlers", [_activate._active.handler])
+        logger = logging.getLogger("ts.metrics.caching_metric")
+        monkeypatch.setattr(logger, "filters", [lambda record: "Seen" not in record.getMessage()])
+        assert self.printed(capsys) == []
+
+    def test_obey_a_level_of_their_logger(self, capsys, monkeypatch, caplog):
+        ts_otel_logging.configure()
+        monkeypatch.setattr(logging.root, "handlers", [_activate._active.handler])
+        caplog.set_level(logging.ERROR, "ts.metrics.caching_metric")
+        assert self.printed(capsys) == []
+
+    def test_do_not_come_where_their_logger_does_not_propagate(self, capsys, monkeypatch):
+        ts_otel_logging.configure()
+        monkeypatch.setattr(logging.root, "handlers", [_activate._active.handler])
+        monkeypatch.setattr(logging.getLogger("ts.metrics.caching_metric"), "propagate", False)
+        assert self.printed(capsys) == []
 
 
 class TestWhatTorchServeTellsOfEveryRequest:

@@ -22,7 +22,7 @@ from ts_otel_logging._sdk._otlp_values import (
     number_field,
     text_field,
 )
-from ts_otel_logging._sdk._request_spans import RequestSpan
+from ts_otel_logging._sdk._request_spans import NOTHING_DROPPED, UNSET, RequestSpan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,15 +136,24 @@ def _span(span: ReadableSpan) -> bytes:
         trace_id, span_id, state, parent_id, is_remote, name, kind, start_time, end_time, status, attributes, events,
         links, dropped,
     ) = span.parts() if type(span) is RequestSpan else _parts(span)  # fmt: skip
-    ids = b"\x0a\x10", trace_id.to_bytes(16, "big"), b"\x12\x08", span_id.to_bytes(8, "big")
-    times = b"\x39", start_time or 0, b"\x41", end_time or 0, b"\x85\x01"
-    flags = _HAS_IS_REMOTE | _IS_REMOTE if is_remote else _HAS_IS_REMOTE
     if parent_id is not None:
-        fields = [_CHILD.pack(*ids, b"\x22\x08", parent_id.to_bytes(8, "big"), *times, flags)]
+        head = _CHILD.pack(
+            b"\x0a\x10", trace_id.to_bytes(16, "big"), b"\x12\x08", span_id.to_bytes(8, "big"),
+            b"\x22\x08", parent_id.to_bytes(8, "big"), b"\x39", start_time or 0, b"\x41", end_time or 0,
+            b"\x85\x01", _HAS_IS_REMOTE | _IS_REMOTE if is_remote else _HAS_IS_REMOTE,
+        )  # fmt: skip
     else:
-        fields = [_ROOT.pack(*ids, *times, flags)]
-    fields += (_names[name], _KINDS[kind._value_], attribute_fields(b"\x4a", attributes))
-    if status is not None:
+        head = _ROOT.pack(
+            b"\x0a\x10", trace_id.to_bytes(16, "big"), b"\x12\x08", span_id.to_bytes(8, "big"),
+            b"\x39", start_time or 0, b"\x41", end_time or 0, b"\x85\x01", _HAS_IS_REMOTE,
+        )  # fmt: skip
+    fields = [head, _names[name], _KINDS[kind._value_]]
+    if attributes:
+        fields.append(attribute_fields(b"\x4a", attributes))
+    # The status of nearly every span; its parts are properties.
+    if status is UNSET:
+        fields.append(_STATUSES[0])
+    elif status is not None:
         fields.append(_status(status) if status.description else _STATUSES[status.status_code._value_])
     if state is not DEFAULT_TRACE_STATE and state:
         fields.append(text_field(b"\x1a", ",".join([f"{key}={value}" for key, value in state.items()])))
@@ -152,7 +161,7 @@ def _span(span: ReadableSpan) -> bytes:
         fields += [b"\x5a" + framed(_event(event)) for event in events]
     if links:
         fields += [b"\x6a" + framed(_link(link)) for link in links]
-    if any(dropped):
+    if dropped is not NOTHING_DROPPED and any(dropped):
         fields += map(number_field, (b"\x50", b"\x60", b"\x70"), dropped)
     return framed(b"".join(fields))
 

@@ -56,6 +56,35 @@ def build_control_line_filter(worker_file: str) -> Callable[[logging.LogRecord],
     return is_control_line
 
 
+WriteUnrecorded = Callable[[logging.Logger, str], bool]
+"""``write_unrecorded(logger, text)``, as `BridgeHandler.write_unrecorded`."""
+
+
+class MetricLogger:
+    """The logger of `ts.metrics.caching_metric`, whose lines for the frontend need no record on their way to stdout.
+
+    Making one takes as long as everything else of a metric.
+
+    Args:
+        logger: The module's own, which gets all that is no metric or has other handlers.
+        write_unrecorded: Writes a line, or returns False.
+    """
+
+    def __init__(self, logger: logging.Logger, write_unrecorded: WriteUnrecorded) -> None:
+        self._logger = logger
+        self._write_unrecorded = write_unrecorded
+
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log, or write."""
+        if not args and type(msg) is str and msg.startswith(_METRICS) and self._write_unrecorded(self._logger, msg):
+            return
+        self._logger.info(msg, *args, stacklevel=2, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the logger has by this name."""
+        return getattr(self._logger, name)
+
+
 class QuietLogging:
     """The module `logging` for `ts.protocol.otf_message_handler`: what it tells of every request is DEBUG.
 

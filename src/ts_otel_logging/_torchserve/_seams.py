@@ -10,6 +10,7 @@ from ts_otel_logging._torchserve._patches import Patches
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ts_otel_logging._torchserve._control_lines import WriteUnrecorded
     from ts_otel_logging._torchserve._model_metrics import OnMetric
     from ts_otel_logging._torchserve._service import OnModelConfig
     from ts_otel_logging._tracing import Tracing
@@ -25,6 +26,7 @@ SEAMS: Final = {
     "ts.protocol.otf_message_handler.logging": "its line for every request is DEBUG",
     "ts.handler_utils.micro_batching.MicroBatching.handle": "what its threads run belongs to the request",
     "ts.handler_utils.micro_batching.execute_call": "the same, in its threads",
+    "ts.metrics.caching_metric.logger": "its lines for the frontend go without a record",
     "ts.metrics.caching_metric.CachingMetric.emit_metrics": "TorchServe's own metrics as OpenTelemetry's, too",
 }
 """What is patched in a worker, and for what; the doctor shows it."""
@@ -40,6 +42,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     on_model_config: Optional[OnModelConfig] = None,
     on_load_failed: Callable[[], Any] = lambda: None,
     on_metric: Optional[OnMetric] = None,
+    write_unrecorded: WriteUnrecorded = lambda _logger, _text: False,
 ) -> Patches:
     """Patch the worker's classes and functions.
 
@@ -52,6 +55,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
         on_model_config: Called before each load of a model that has a configuration.
         on_load_failed: Called after each load that raised; the frontend is about to end the process.
         on_metric: Gets each value of TorchServe's own metrics.
+        write_unrecorded: Writes a line for the frontend, or returns False.
 
     Returns:
         What puts everything back.
@@ -59,7 +63,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     # Not `import ts.model_loader`: it is just being imported, and is no attribute of its package yet.
     from ts import async_service, model_loader, service
     from ts.handler_utils import micro_batching, utils
-    from ts.metrics.caching_metric import CachingMetric
+    from ts.metrics import caching_metric
     from ts.protocol import otf_message_handler
 
     from ts_otel_logging._torchserve import _control_lines, _micro_batching, _model_metrics, _service, _streaming
@@ -86,9 +90,11 @@ def patch_worker(  # noqa: PLR0913 - keywords
         patches.set(otf_message_handler, "logging", _control_lines.QuietLogging(tracing))
         patches.set(batching, "handle", _micro_batching.wrap_handle(batching.handle))
         patches.set(micro_batching, "execute_call", _micro_batching.wrap_execute_call(micro_batching.execute_call))
+        metric_logger = _control_lines.MetricLogger(caching_metric.logger, write_unrecorded)
+        patches.set(caching_metric, "logger", metric_logger)
         if on_metric is not None:
-            emit = _model_metrics.wrap_emit(CachingMetric.emit_metrics, tracing, on_metric)
-            patches.set(CachingMetric, "emit_metrics", emit)
+            metric = caching_metric.CachingMetric
+            patches.set(metric, "emit_metrics", _model_metrics.wrap_emit(metric.emit_metrics, tracing, on_metric))
     except BaseException:
         patches.undo()
         raise
