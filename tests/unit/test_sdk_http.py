@@ -82,6 +82,23 @@ class TestTls:
             [reason] = send_a_span(receiver.http_endpoint, OTEL_EXPORTER_OTLP_CERTIFICATE=str(tmp_path / "no.pem"))
         assert "No such file" in reason
 
+    def test_files_that_were_renewed_are_taken_once_the_old_ones_fail(self, context, tmp_path):
+        before = tmp_path / "before"
+        before.mkdir()
+        write_certificates(before)
+        named = before / "ca.pem"
+        with OtlpReceiver(context) as receiver:
+            environ = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
+                "OTEL_EXPORTER_OTLP_CERTIFICATE": str(named),
+            }
+            with room({**environ, **SPANS_ONLY}) as sdk:
+                sdk.span()
+                assert not sdk.flush()
+                named.write_bytes((tmp_path / "ca.pem").read_bytes())
+                assert sdk.flush()
+            assert len(receiver.spans) == 1
+
     def test_the_bundle_that_requests_would_trust_holds(self, context, tmp_path, monkeypatch):
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
         with OtlpReceiver(context) as receiver:

@@ -27,7 +27,7 @@ _NOT_QUOTED: Final = "!#$%&'()*+,/:;=?@[]~"
 
 
 class TlsFiles(NamedTuple):
-    """Files in PEM, read again for each connection; an empty name is none.
+    """Files in PEM; an empty name is none. They are read when they are needed, and again once TLS has failed with them.
 
     Attributes:
         authorities: Whom to trust, a file or a folder, in place of those that certifi knows.
@@ -69,6 +69,8 @@ class HttpConnection:
         self._place = parts.hostname, parts.port or _PORTS[parts.scheme]
         self._proxy = proxy_for(url)
         self._tls = tls
+        # Reading a hundred authorities takes longer than a connection.
+        self._context: Optional[ssl.SSLContext] = None
         self._target = quote(f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}", _NOT_QUOTED)
         fields = {**_credentials("authorization", parts), **headers}
         if self._proxy is not None and self._scheme == "http":
@@ -108,8 +110,10 @@ class HttpConnection:
             connection.request("POST", self._target, body, self._headers)
             response = connection.getresponse()
             answer = Answer(response.status, response.reason, response.headers, response.read(_MAX_ANSWER_BYTES))
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, ssl.SSLError):
+                self._context = None
             raise
         # One that the receiver is about to close, or that has more of this answer, is of no further use.
         if response.isclosed() and connection.sock is not None:
@@ -126,7 +130,8 @@ class HttpConnection:
             host, port = proxy.hostname or "", proxy.port or _PORTS["http"]
         if self._scheme == "http":
             return http.client.HTTPConnection(host, port)
-        connection = http.client.HTTPSConnection(host, port, context=_tls_context(self._tls))
+        self._context = self._context or _tls_context(self._tls)
+        connection = http.client.HTTPSConnection(host, port, context=self._context)
         if proxy is not None:
             connection.set_tunnel(*self._place, headers=_credentials("proxy-authorization", proxy))
         return connection
