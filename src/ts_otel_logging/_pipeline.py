@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 
 from ts_otel_logging import _names
@@ -176,7 +177,9 @@ def _redact(event: Event, redaction: Redaction) -> None:
         if event.message not in redaction.clean:
             event.message = redaction.text(event.message)
         if event.exception is not None:
-            event.exception = _redacted(event.exception, redaction)
+            # What processors left alone is plain.
+            mask = redaction.value if event.fields is None else partial(_redacted, redaction=redaction)
+            event.exception = mask(event.exception)
         if event.fields is None:
             extra = event.extra
             masked = _masked_fields(extra, redaction, _NONE) if extra else _NOTHING

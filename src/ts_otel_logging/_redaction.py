@@ -312,6 +312,9 @@ MAX_CHARACTERS: Final = 65_536
 _OVERLAP: Final = 1_024
 _MAX_REMEMBERED: Final = 1_024
 _REMEMBERED_CHARACTERS: Final = 256
+_STACK_TRACE: Final = "Traceback (most recent call last):\n"
+# Of one stack trace: looking through a line costs a third of what a whole trace costs.
+_MAX_NEW_LINES: Final = 4
 _HARMLESS: Final = frozenset({bool, type(None)})
 _COLLECTIONS: Final = frozenset({str, list, tuple, dict})
 _PAIR: Final = 2
@@ -354,7 +357,7 @@ class Redaction:
         sees_numbers: Whether a number alone may be masked.
     """
 
-    __slots__ = ("_groups", "clean", "hidden", "items", "sees_numbers")
+    __slots__ = ("_groups", "_hinting", "_hints", "clean", "hidden", "items", "sees_numbers")
 
     def __init__(self, items: Iterable[str] = ()) -> None:
         self.items = tuple(dict.fromkeys(items))
@@ -368,7 +371,11 @@ class Redaction:
         self.clean: set[str] = set()
         self.hidden: dict[Any, bool] = _Hidden(names)
         self.sees_numbers = CARD in options
-        self._groups = _grouped([*_built_in(), *_added(names, patterns, options)])
+        compiled = [*_built_in(), *_added(names, patterns, options)]
+        self._groups = _grouped(compiled)
+        self._hints = tuple({hint for row in compiled for hint in row.hints})
+        # Whether a line has one of them.
+        self._hinting: dict[str, bool] = {}
 
     def tightened(self, items: Iterable[str]) -> Redaction:
         """Return one that masks these too; nothing can be taken away.
@@ -388,7 +395,7 @@ class Redaction:
             return text
         length = len(text)
         head = text if length <= MAX_CHARACTERS else text[: MAX_CHARACTERS + _OVERLAP]
-        result = self._masked(head)
+        result = head if head.startswith(_STACK_TRACE) and self._has_no_hint(head) else self._masked(head)
         if length > MAX_CHARACTERS:
             return result[: min(len(result) - _OVERLAP, MAX_CHARACTERS - 1)] + "…"
         if result == text:
@@ -398,6 +405,22 @@ class Redaction:
                 self.clean.add(text)
             return text
         return result
+
+    def _has_no_hint(self, stack_trace: str) -> bool:
+        # Most of its lines have been in another one. No hint goes over a line's end.
+        new = 0
+        for line in stack_trace.split("\n"):
+            has_hint = self._hinting.get(line)
+            if has_hint is None:
+                new += 1
+                if new > _MAX_NEW_LINES or len(line) > _REMEMBERED_CHARACTERS:
+                    return False
+                if len(self._hinting) >= _MAX_REMEMBERED:
+                    self._hinting.clear()
+                has_hint = self._hinting[line] = any(map(line.lower().__contains__, self._hints))
+            if has_hint:
+                return False
+        return True
 
     def _masked(self, text: str) -> str:
         lower = text.lower()

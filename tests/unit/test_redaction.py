@@ -662,3 +662,28 @@ class TestPage:
         result = doctest.testfile(str(self.PAGE), module_relative=False, optionflags=doctest.ELLIPSIS)
         logging.getLogger("acme.login").handlers.clear()
         assert (result.failed, result.attempted) == (0, 5)
+
+
+TRACE_LINES = st.sampled_from(
+    (
+        *(f'  File "/srv/model-{number}.py", line {number}, in predict' for number in range(9)),
+        "    self.login(password = (", "        'hunter2', 'hunter3'))", "ValueError: api_key=0123456789abcdef",
+        "-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "-----END PRIVATE KEY-----", "", "acme 7",
+    )
+)  # fmt: skip
+
+
+class TestStackTraces:
+    @pytest.mark.parametrize("items", [(), ("/predict\\s+self/", "/acme \\d/"), ("model",)], ids=str)
+    def test_lines_that_were_in_others_are_masked_as_in_the_first(self, items: tuple[str, ...]) -> None:
+        often = Redaction(items)
+
+        @given(st.lists(TRACE_LINES, min_size=1, max_size=20))
+        def check(lines: list[str]) -> None:
+            # A first one that has more new lines than are looked through one by one.
+            trace = "\n".join(
+                ["Traceback (most recent call last):", *lines, *map("frame {} of many".format, range(20))]
+            )
+            assert often.text(trace) == Redaction(items).text(trace)
+
+        check()
