@@ -61,8 +61,9 @@ WORKLOADS = (
 MODEL = Model("tiny", "tiny.py")
 CONNECTIONS = 4
 SECONDS = 6
-# The JVM compiles what runs often, for a long time: its compiler takes half of a server's processor at first.
-WARM_UP_SECONDS = 45
+# The JVM compiles what runs often, for a long time: its compiler takes half of a server's processor at first, and a
+# tenth after half a minute.
+WARM_UP_SECONDS = 75
 
 WRK = """\
 wrk.method = "POST"
