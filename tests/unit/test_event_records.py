@@ -26,7 +26,7 @@ from sdk_room import room
 from ts_otel_logging import BridgeHandler, _diagnostics, _scope
 from ts_otel_logging._event import Event, current_span_context
 from ts_otel_logging._otlp_log import log_record_of
-from ts_otel_logging._sdk import _otlp_encoder, _otlp_log_records
+from ts_otel_logging._sdk import _couriers, _event_records, _otlp_encoder, _otlp_log_records
 from ts_otel_logging._sdk._otlp_log_records import encode_log_record
 
 SPAN = NonRecordingSpan(SpanContext(2**127, 2**63, is_remote=False, trace_flags=TraceFlags(1)))
@@ -246,18 +246,39 @@ class TestPlainEvents:
             assert takes / 2 <= weight <= 2 * takes
             assert sdk.flush()
 
-    def test_a_batch_lets_others_have_the_interpreters_lock(self, receiver, monkeypatch):
-        pauses = []
-        monkeypatch.setattr(_otlp_encoder, "sleep", pauses.append)
-        with room(over(receiver, OTEL_METRICS_EXPORTER="none")) as sdk:
-            for number in range(256):
+    @pytest.mark.parametrize(("records", "pauses"), [(400, 3), (800, 3)])
+    def test_a_batch_lets_others_have_the_interpreters_lock_unless_more_wait_already(
+        self, receiver, monkeypatch, records, pauses
+    ):
+        slept: list[float] = []
+        monkeypatch.setattr(_couriers, "sleep", slept.append)
+        environ = {"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": "400", "OTEL_METRICS_EXPORTER": "none"}
+        with room(over(receiver, **environ)) as sdk:
+            monkeypatch.setattr(sdk.providers._couriers["logs"][0].lane, "_wake", lambda: None)
+            for number in range(records):
                 log_through(sdk, digit=number)
-            for _ in range(64):
-                sdk.span()
             assert sdk.flush()
-        assert len(receiver.log_records) == 256
-        assert len(receiver.spans) == 64
-        assert len(pauses) == 4 + 4
+        assert len(receiver.log_records) == records
+        # Of two batches the first one leaves another waiting.
+        assert len(slept) == pauses
+
+    def test_one_that_cannot_be_encoded_costs_itself(self, receiver, monkeypatch):
+        def encode(parts: Any) -> bytes:
+            if parts[3] == "broken":
+                raise ValueError("broken")
+            return encoded(parts)
+
+        encoded = _otlp_log_records.encode_plain_parts
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        for module in (_otlp_encoder, _event_records):
+            monkeypatch.setattr(module, "encode_plain_parts", encode)
+        with room(over(receiver)) as sdk:
+            for message in ("whole", "broken", "whole"):
+                log_through(sdk, message)
+            assert [type(item) for item in self.waiting(sdk)] == [tuple] * 3
+            sdk.flush()
+        assert [item.record.body.string_value for item in receiver.log_records] == ["whole"] * 2
+        assert sdk.reports[0].fields["dropped_log_records"] == 1
 
 
 class TestRecords:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from time import sleep
 from typing import TYPE_CHECKING, Any, Callable, Final, Protocol
 
 from ts_otel_logging._sdk._outcome import ExportOutcome, Verdict
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 _FIRST_BACKOFF_SECONDS: Final = 1.0
 _MAX_BACKOFF_SECONDS: Final = 30.0
+# The interpreter's lock is given away now and then: what else runs in this process must not wait for a whole batch.
+_ITEMS_AT_ONCE: Final = 128
+_PAUSE_SECONDS: Final = 50e-6
+_QUIET_ITEMS: Final = 32
 _MAX_BLIND_TRIES: Final = 5
 """How often a batch is tried whose failure may be final, for all that is known."""
 
@@ -53,7 +58,7 @@ class LaneCourier:
         health: Tells how it goes.
         own_metrics: Counts them.
         sdk_loggers: Knows what the exporter said.
-        masked: Returns an item with its secrets masked, on the export thread.
+        ready: Returns an item as the sender takes it, with its secrets masked, on the export thread.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - each from another hand
@@ -63,10 +68,10 @@ class LaneCourier:
         health: Health,
         own_metrics: OwnMetrics,
         sdk_loggers: SdkLoggers,
-        masked: Callable[[Any], Any],
+        ready: Callable[[Any], Any],
     ) -> None:
         self.lane = lane
-        self._masked = masked
+        self._ready = ready
         self._sender = sender
         self._health = health
         self._own_metrics = own_metrics
@@ -143,12 +148,19 @@ class LaneCourier:
         timeout_seconds = min(self.lane.limits.export_timeout_seconds, deadline - time.monotonic())
         self._sdk_loggers.start_capture()
         try:
-            masked = self._masked
-            # What is bytes already was masked before.
-            items = [item if type(item) is tuple else masked(item) for _, _, item in part]
-            return self._sender.send(items, timeout_seconds, self._sdk_loggers.take_message)
+            return self._sender.send(self._ready_items(part), timeout_seconds, self._sdk_loggers.take_message)
         finally:
             self._sdk_loggers.take_message()
+
+    def _ready_items(self, part: list[Entry]) -> list[Any]:
+        items = []
+        ready = self._ready
+        for count, (_, _, item) in enumerate(part, 1):
+            items.append(ready(item))
+            # In a burst the lock would be long in coming back, and the lane run over.
+            if not count % _ITEMS_AT_ONCE and len(self.lane) < _QUIET_ITEMS:
+                sleep(_PAUSE_SECONDS)
+        return items
 
     def _finish(self, part: list[Entry], outcome: ExportOutcome) -> None:
         self.lane.done(part)

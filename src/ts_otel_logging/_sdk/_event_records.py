@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final, Optional
 from opentelemetry.sdk._logs import Logger, LoggerProvider, LogRecordLimits
 
 from ts_otel_logging._otlp_log import log_record_of
-from ts_otel_logging._sdk._otlp_log_records import encode_event, has_room, plain_parts
+from ts_otel_logging._sdk._otlp_log_records import encode_event, encode_plain_parts, has_room, plain_parts
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LogRecordProcessor
@@ -85,3 +85,21 @@ class LaneLoggerProvider(LoggerProvider):
             size_bytes = _RECORD_BYTES + len(data)
         for put in puts:
             put(record, size_bytes)
+
+
+def ready_log_record(masked: Callable[[Any], Any], item: Any) -> Any:
+    """Return an item of a lane as exporters get it, a plain event as bytes.
+
+    Args:
+        masked: Returns a log record of the SDK with its secrets masked.
+        item: Such a record, or an `EventRecord`.
+    """
+    if type(item) is not tuple:
+        return masked(item)
+    logger, what = item
+    if type(what) is bytes:
+        return item
+    try:
+        return logger, encode_plain_parts(what)
+    except Exception:  # noqa: BLE001 - the batch's encoder will fail on it too, and the batch lose it alone
+        return item

@@ -9,7 +9,6 @@ of fields does not matter to a parser.
 from __future__ import annotations
 
 from struct import Struct
-from time import sleep
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional, Union
 
 from opentelemetry.trace.span import DEFAULT_TRACE_STATE
@@ -52,12 +51,6 @@ _names: Final = TextFields(b"\x2a")
 EventRecord = tuple["Logger", Union[bytes, PlainParts]]
 """A log record of an event: the SDK's logger of its scope, and the record as bytes or what they are made of."""
 
-# The interpreter's lock is given away a few times a millisecond: what else runs in this process must not wait for a
-# whole batch.
-_SPANS_AT_ONCE: Final = 16
-_LOG_RECORDS_AT_ONCE: Final = 64
-_PAUSE_SECONDS: Final = 50e-6
-
 
 def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
     """Return an ExportTraceServiceRequest.
@@ -65,7 +58,7 @@ def encode_spans(batch: Sequence[ReadableSpan]) -> bytes:
     Raises:
         Exception: A span cannot be encoded; an attribute that cannot be costs itself alone.
     """
-    return _request(batch, _span, _SPANS_AT_ONCE)
+    return _request(batch, _span)
 
 
 def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EventRecord]]) -> bytes:
@@ -74,7 +67,7 @@ def encode_log_records(batch: Sequence[Union[ReadableLogRecord, EventRecord]]) -
     Raises:
         Exception: A log record cannot be encoded; an attribute that cannot be costs itself alone.
     """
-    return _request(batch, _log_record, _LOG_RECORDS_AT_ONCE)
+    return _request(batch, _log_record)
 
 
 def _log_record(item: Union[ReadableLogRecord, EventRecord]) -> bytes:
@@ -84,7 +77,7 @@ def _log_record(item: Union[ReadableLogRecord, EventRecord]) -> bytes:
     return what if isinstance(what, bytes) else encode_plain_parts(what)
 
 
-def _request(batch: Sequence[Any], encode: Callable[[Any], bytes], at_once: int) -> bytes:
+def _request(batch: Sequence[Any], encode: Callable[[Any], bytes]) -> bytes:
     # The fields around spans have the same numbers as those around log records.
     resources: dict[Resource, dict[Optional[InstrumentationScope], list[bytes]]] = {}
     # By identity first: a resource's hash is that of its JSON. What has an id in here is kept alive by it.
@@ -93,9 +86,7 @@ def _request(batch: Sequence[Any], encode: Callable[[Any], bytes], at_once: int)
     last_origin: Any = seen
     last_resource: Any = seen
     last_scope: Any = seen
-    for count, item in enumerate(batch, 1):
-        if not count % at_once:
-            sleep(_PAUSE_SECONDS)
+    for item in batch:
         origin: Any = item[0] if type(item) is tuple else item
         if origin is not last_origin:
             last_origin = origin

@@ -21,7 +21,7 @@ from ts_otel_logging._sdk._config_file import call_all, configure_from_file
 from ts_otel_logging._sdk._couriers import Courier, LaneCourier, MetricCourier
 from ts_otel_logging._sdk._environment import number, seen_by_the_sdk, text
 from ts_otel_logging._sdk._error_sampling import ErrorSampling, RecordingSampler
-from ts_otel_logging._sdk._event_records import LaneLoggerProvider
+from ts_otel_logging._sdk._event_records import LaneLoggerProvider, ready_log_record
 from ts_otel_logging._sdk._export_thread import ExportThread
 from ts_otel_logging._sdk._exporters import SIGNALS, build_exporter, exporter_names, load_registered
 from ts_otel_logging._sdk._health import Health
@@ -259,7 +259,7 @@ class _Builder:
         readers = [*(courier.reader for courier in metric_couriers), *self._readers]
         export_redaction = providers._export_redaction  # noqa: SLF001 - built here
         span_couriers = self._lane_couriers("traces", "BSP", export_redaction.span)
-        log_couriers = self._lane_couriers("logs", "BLRP", export_redaction.log_record)
+        log_couriers = self._lane_couriers("logs", "BLRP", partial(ready_log_record, export_redaction.log_record))
         lanes = [courier.lane for courier in (*span_couriers, *log_couriers)]
 
         if readers:
