@@ -30,8 +30,8 @@ MAX_ARRAY_ITEMS: Final = 16
 MAX_CHARACTERS: Final = 65_536
 """A longer text, or all texts of one value together, lose their end: no request waits for megabytes to be encoded."""
 # No aggregator wants more, and Python refuses to print more than 4300.
-_MAX_DIGITS: Final = 1_000
-_BIG: Final = 10**_MAX_DIGITS
+MAX_DIGITS: Final = 1_000
+_BIG: Final = 10**MAX_DIGITS
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _FLAT: Final = _NUMBERS | {str}
 
@@ -112,7 +112,7 @@ def encode_flat(fields: dict[str, Any]) -> Optional[str]:
     except ValueError:
         # A number that JSON has not, or that Python does not print.
         return None
-    if len(text) > _MAX_DIGITS:
+    if len(text) > MAX_DIGITS:
         # Too long to be sure that no text and no number in it is.
         return None
     return text if text.isascii() and "\x7f" not in text else _UNSAFE.sub(_escape, text)
@@ -127,7 +127,7 @@ def encode_numbers(values: list[Any]) -> Optional[str]:
         text = "".join(_encode_json(values, 0))
     except ValueError:
         return None
-    return None if int in kinds and len(text) > _MAX_DIGITS else text
+    return None if int in kinds and len(text) > MAX_DIGITS else text
 
 
 def _encode_float(value: float) -> str:

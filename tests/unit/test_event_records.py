@@ -188,7 +188,7 @@ class TestPlainEvents:
             record.time_unix_nano = record.observed_time_unix_nano = 0
         assert first == second
 
-    @pytest.mark.parametrize("value", [math.nan, 2**63, None], ids=repr)
+    @pytest.mark.parametrize("value", [2**63, None], ids=repr)
     def test_a_value_that_needs_the_long_way_takes_it(self, receiver, value):
         with room(over(receiver)) as sdk, trace.use_span(SPAN):
             for _ in range(2):

@@ -32,7 +32,7 @@ from ts_otel_logging._names import EVENT, LINE_FIELDS, LOG_RECORD_UID
 from ts_otel_logging._pipeline import CONTAINERS
 from ts_otel_logging._scope import current as current_scope
 from ts_otel_logging._shapes._structlog import UID
-from ts_otel_logging._values import ENCODERS, encode_numbers, encode_string
+from ts_otel_logging._values import ENCODERS, MAX_DIGITS, encode_numbers, encode_string
 
 if TYPE_CHECKING:
     from ts_otel_logging._event import Moment, UidSource
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 _MAX_CACHED: Final = 1_024
 _MAX_CACHED_CHARACTERS: Final = 256
+_NO_JSON: Final = frozenset({"nan", "inf", "-inf"})
 
 
 class PlainRecords:
@@ -80,6 +81,8 @@ class PlainRecords:
         # What may be a number of a card, and what only `plain` can render, is not plain.
         kinds = (str, float, bool, type(None)) if redaction.sees_numbers else tuple(ENCODERS)
         self._encoders: dict[type, Callable[[Any], Optional[str]]] = {kind: ENCODERS[kind] for kind in kinds}
+        # What it gives is what the encoders give, but for those that are looked for then.
+        self._encoders.update((kind, repr) for kind in (int, float) if kind in kinds)
         # Who gets the event may look at it later: a list can be another then.
         if not redaction.sees_numbers and not others:
             self._encoders[list] = encode_numbers
@@ -183,16 +186,16 @@ class PlainRecords:
                     break
                 value = fields[name]
                 key = keys.get(name) or self._key(name)
-                encoder = encoders.get(type(value))
-                if key is None or encoder is None:
+                encoder = encoders[type(value)]
+                if key is None:
                     return None
                 if encoder is encode_string and value not in redaction.clean and redaction.text(value) is not value:
                     return None
                 encoded = encoder(value)
-                if encoded is None:
+                if encoded is None or (encoder is repr and (encoded in _NO_JSON or len(encoded) > MAX_DIGITS)):
                     return None
                 members = f"{key}{encoded}{members}"
-        except Exception:  # noqa: BLE001 - the other way knows what to do
+        except Exception:  # noqa: BLE001 - a value of another kind; the other way knows what to do
             return None
         if uid is not None:
             members = f'{UID}{uid}"{members}'

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _MAX_CACHED: Final = 1_024
+_MICROS: Final = 1_000_000
 UID: Final = f',"{_names.LOG_RECORD_UID}":"'
 
 
@@ -26,7 +27,8 @@ class StructlogShape:
     """
 
     def __init__(self) -> None:
-        self._second: tuple[int, str] = (-1, "")
+        # When it began, and how its lines do.
+        self._second: tuple[int, str] = (-_MICROS, "")
         self._heads: dict[tuple[str, str], str] = {}
         self._keys: dict[Any, str] = {}
         self._names: dict[Any, str] = {}
@@ -57,10 +59,11 @@ class StructlogShape:
             members: The caller's, each with a comma in front of it, and the end.
         """
         time_micros, level, logger, span_context, scope = moment
-        second, micros = divmod(time_micros, 1_000_000)
-        cached_second, start = self._second
-        if cached_second != second:
-            start = self._start(second)
+        second_micros, start = self._second
+        micros = time_micros - second_micros
+        if not 0 <= micros < _MICROS:
+            second_micros, start = self._start(time_micros)
+            micros = time_micros - second_micros
         head = self._heads.get((level, logger)) or self._head(level, logger)
         requests = scope.rendered
         if requests is None:
@@ -80,18 +83,20 @@ class StructlogShape:
             rest = dict(fields)
             timestamp = encode_value(rest.pop(_names.TIMESTAMP))
             return f'{{"{_names.TIMESTAMP}":{timestamp}{self._members(rest)}}}'
-        second, micros = divmod(time_micros, 1_000_000)
-        cached_second, start = self._second
-        if cached_second != second:
-            start = self._start(second)
+        second_micros, start = self._second
+        micros = time_micros - second_micros
+        if not 0 <= micros < _MICROS:
+            second_micros, start = self._start(time_micros)
+            micros = time_micros - second_micros
         text = encode_flat(fields)
         members = f"{self._members(fields)}}}" if text is None else f",{text[1:]}"
         return f'{start}{micros:06d}Z"{members}'
 
-    def _start(self, second: int) -> str:
+    def _start(self, time_micros: int) -> tuple[int, str]:
+        second = time_micros // _MICROS
         start = '{"timestamp":"' + time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-        self._second = (second, start)
-        return start
+        self._second = (second * _MICROS, start)
+        return second * _MICROS, start
 
     def _head(self, level: str, logger: str) -> str:
         _make_room(self._heads)
