@@ -229,17 +229,14 @@ def worker(endpoint: str, requests: int) -> dict[str, float]:
     return {**costs, **{name: float(value) for name, value in zip(names, more)}}
 
 
-def cpu_of(code: str, environ: dict[str, str], starts: int) -> float:
-    """Return the CPU time of a Python process that runs some code, in milliseconds: the median of some starts."""
-    spent = []
-    for _ in range(starts):
-        with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.DEVNULL) as process:
-            _pid, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            raise RuntimeError(f"{code}: exit status {process.returncode}")
-        spent.append((usage.ru_utime + usage.ru_stime) * 1e3)
-    return sorted(spent)[len(spent) // 2]
+def cpu_of(code: str, environ: dict[str, str]) -> float:
+    """Return the CPU time of a Python process that runs some code, in milliseconds."""
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.DEVNULL) as process:
+        _pid, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{code}: exit status {process.returncode}")
+    return (usage.ru_utime + usage.ru_stime) * 1e3
 
 
 def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
@@ -263,14 +260,16 @@ def measure(bench: Bench) -> Iterator[dict[str, Rounds]]:
     yield bench.interleave(
         "footprint.start",
         {
-            OFF: lambda: cpu_of("pass", off, starts),
-            OURS: lambda: cpu_of("pass", {**off, "TS_OTEL_LOGGING": "1"}, starts),
+            OFF: partial(cpu_of, "pass", off),
+            OURS: partial(cpu_of, "pass", {**off, "TS_OTEL_LOGGING": "1"}),
         },
+        slices=starts,
     )
     exporters_off = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "LOGS", "METRICS")}
     yield bench.interleave(
         "footprint.imports",
-        {name: partial(cpu_of, code, {**off, **exporters_off}, max(starts // 4, 1)) for name, code in IMPORTS.items()},
+        {name: partial(cpu_of, code, {**off, **exporters_off}) for name, code in IMPORTS.items()},
+        slices=max(starts // 4, 1),
     )
 
     def take_worker() -> dict[str, float]:
