@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any, NamedTuple
 
 import pytest
@@ -145,6 +146,36 @@ def test_attributes_without_end_share_one_point_in_the_end():
     assert len(points) == 2_001
     [overflow] = [point for point in points if point["attributes"] == {"otel.metric.overflow": True}]
     assert overflow["values"][0] == 500
+
+
+@pytest.mark.parametrize("temporality", COUNTING)
+def test_what_many_threads_measure_is_counted_once_each(temporality):
+    ours = side(temporality)
+    instrument = histogram(ours.provider)
+    collected = []
+
+    def measure():
+        for _ in range(1_000):
+            instrument.record(0.25, {"model": "a"}, context_of("sampled"))
+
+    threads = [threading.Thread(target=measure) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        collected += ours.collect()
+    collected += ours.collect()
+    counts = [point["values"][0] for point in collected]
+    assert (sum(counts) if temporality is AggregationTemporality.DELTA else counts[-1]) == 4_000
+
+
+def test_a_point_begins_no_later_than_its_first_measurement():
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    instrument.record(0.25, {}, context_of("sampled"))
+    ours.collect()
+    [data] = ours.collected
+    [point] = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
+    assert point.start_time_unix_nano <= point.exemplars[0].time_unix_nano <= point.time_unix_nano
 
 
 def test_a_reader_that_comes_later_gets_them_and_none_counts_twice():
