@@ -35,9 +35,8 @@ MAX_SEVERE_BYTES: Final = MAX_WAITING_BYTES + MAX_WAITING_BYTES // 4
 LAST_WRITE_SECONDS: Final = 5.0
 # A thrown exception's lines come at once; the event is whole when none has come for this long.
 _CONTINUATION_SECONDS: Final = 0.05
-# The JVM writes line by line. To read many at once costs a tenth of the processor's time, and nobody sees the delay; a
-# pipe of a megabyte takes what comes meanwhile.
-_GATHER_SECONDS: Final = 0.025
+# The JVM writes line by line. To read many at once costs a tenth of the processor's time, and nobody sees the delay.
+_GATHER_SECONDS: Final = 0.01
 _CHUNK_BYTES: Final = 1024 * 1024
 _RETRY_SECONDS: Final = 0.2
 
