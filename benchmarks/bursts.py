@@ -48,23 +48,20 @@ WORKLOADS = (
     ),
     *(
         Workload(
-            f"bursts.stall.{state}",
-            f"{STALL_RATE:,.0f} records a second, {state} collector, the longest call",
+            f"bursts.{what}.{state}",
+            f"{STALL_RATE:,.0f} records a second, {state} collector, {title}",
             "ms",
             (Goal(1.0, how="value"),),
             digits=2,
-            note="the line alone shows what the machine itself does to a caller",
+            note=note,
         )
-        for state in RECEIVERS
-    ),
-    *(
-        Workload(
-            f"bursts.waited.{state}",
-            f"{STALL_RATE:,.0f} records a second, {state} collector, the longest call that waited for another thread",
-            "ms",
-            (Goal(1.0, how="value"),),
-            digits=2,
-            note="of the calls in which the caller's thread gave its processor away by itself; 0 where none did",
+        for what, title, note in (
+            ("stall", "the longest call", "the line alone shows what the machine itself does to a caller"),
+            (
+                "waited",
+                "the longest call that waited for another thread",
+                "of the calls in which the caller's thread gave its processor away by itself; 0 where none did",
+            ),
         )
         for state in RECEIVERS
     ),

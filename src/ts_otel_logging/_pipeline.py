@@ -13,7 +13,7 @@ from ts_otel_logging._redaction import MASK, Redaction
 from ts_otel_logging._values import MAX_ITEMS, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from logging import LogRecord
 
     from structlog.typing import Processor
@@ -81,11 +81,7 @@ class Pipeline:
     def _deliver(self, event: Event) -> None:
         if self.redaction is not None:
             _redact(event, self.redaction)
-        for output in self.outputs:
-            try:
-                output(event)
-            except Exception as error:  # noqa: BLE001, PERF203 - one output's failure must not cost the others
-                swallowed("log output", error)
+        hand_out(event, self.outputs)
 
     def _process(
         self, record: LogRecord, level: str, fields: dict[str, Any], nested: list[str]
@@ -127,6 +123,15 @@ class Pipeline:
         finally:
             running.pop()
         return fields
+
+
+def hand_out(event: Event, outputs: Iterable[Output]) -> None:
+    """Hand an event that is ready to each output; one that fails does not cost the others."""
+    for output in outputs:
+        try:
+            output(event)
+        except Exception as error:  # noqa: BLE001, PERF203 - as above
+            swallowed("log output", error)
 
 
 def _is_drop(error: BaseException) -> bool:

@@ -7,13 +7,14 @@ import json
 import logging
 import re
 import sys
-import threading
 import warnings
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from serving import serving
 
 DIGITS = Path(__file__).parent.parent.parent / "examples" / "digits"
 BLANK = [[0] * 8] * 8
@@ -107,14 +108,9 @@ def server(answer):
         def log_message(self, *args):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{http.server_port}/predictions/digits", received
-        finally:
-            http.shutdown()
-            thread.join()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(http):
+        yield f"http://127.0.0.1:{http.server_port}/predictions/digits", received
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import itertools
 import select
 import socket
 import ssl
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -15,6 +14,7 @@ from opentelemetry.metrics import Observation
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import room
+from serving import serving
 from syslog_servers import write_certificates
 from ts_otel_logging._sdk._http_connection import proxy_for
 
@@ -151,14 +151,9 @@ def tunnel_to(receiver):
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
 
 
 @pytest.mark.usefixtures("no_proxies")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 
 from debian_programs import environ, program
 from in_process import load_model, make_request, predict
+from serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,12 +80,9 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def web_server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    server = Server()
+    with serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ class RequestSpan(Span):
                 self._end_time = time.time_ns() if end_time is None else end_time
         if is_plain:
             processors = self._span_processor
-            if type(processors) is not SpanProcessors or processors.wants_ending:
+            if type(processors) is not SpanProcessors or processors.ending:
                 processors._on_ending(self)  # noqa: SLF001 - as the SDK's
             processors.on_end(self)
         else:
@@ -243,31 +243,29 @@ class SpanProcessors(SynchronousMultiSpanProcessor):
     """Calls what the provider's processors have of their own: most do nothing when a span starts or is about to end.
 
     Attributes:
-        wants_start: Whether one does something when a span starts.
-        wants_ending: Whether one does something when a span is about to end.
+        starting: Those that do something when a span starts.
+        ending: Those that do something when a span is about to end.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._starting: tuple[SpanProcessor, ...] = ()
-        self._ending: tuple[SpanProcessor, ...] = ()
-        self.wants_start = self.wants_ending = False
+        self.starting: tuple[SpanProcessor, ...] = ()
+        self.ending: tuple[SpanProcessor, ...] = ()
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Take one more."""
         super().add_span_processor(span_processor)
         with self._lock:
-            self._starting = tuple(known for known in self._span_processors if _has_own(known, "on_start"))
-            self._ending = tuple(known for known in self._span_processors if _has_own(known, "_on_ending"))
-            self.wants_start, self.wants_ending = bool(self._starting), bool(self._ending)
+            self.starting = tuple(known for known in self._span_processors if _has_own(known, "on_start"))
+            self.ending = tuple(known for known in self._span_processors if _has_own(known, "_on_ending"))
 
     def on_start(self, span: Span, parent_context: Optional[Context] = None) -> None:
         """Tell who wants to know."""
-        for processor in self._starting:
+        for processor in self.starting:
             processor.on_start(span, parent_context=parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        for processor in self._ending:
+        for processor in self.ending:
             processor._on_ending(span)  # noqa: SLF001 - as the base class
 
 
@@ -359,7 +357,7 @@ class RequestTracer(Tracer):
             set_status_on_exception,
         )
         processors = self.span_processor
-        if type(processors) is not SpanProcessors or processors.wants_start:
+        if type(processors) is not SpanProcessors or processors.starting:
             processors.on_start(span, parent_context=context)
         return span
 

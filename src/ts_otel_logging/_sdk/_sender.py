@@ -19,7 +19,7 @@ class Sender:
         exporter: A SpanExporter, LogRecordExporter or MetricExporter.
         endpoint: Where it sends to, for people.
         component_type: The ``otel.component.type`` of its metrics.
-        takes_bytes: Whether what is sent is made by our encoder, so that a batch may have `EncodedLogRecord`s.
+        takes_bytes: Whether what is sent is made by our encoder, so that a batch may have `EventRecord`s.
         stream: A stream that it writes to and does not close.
     """
 

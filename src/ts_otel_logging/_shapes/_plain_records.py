@@ -29,7 +29,7 @@ from ts_otel_logging._event import (
     plain_keys,
 )
 from ts_otel_logging._names import EVENT, LINE_FIELDS, LOG_RECORD_UID
-from ts_otel_logging._pipeline import CONTAINERS
+from ts_otel_logging._pipeline import CONTAINERS, hand_out
 from ts_otel_logging._scope import current as current_scope
 from ts_otel_logging._shapes._structlog import UID
 from ts_otel_logging._values import ENCODERS, MAX_DIGITS, encode_numbers, encode_string
@@ -116,7 +116,7 @@ class PlainRecords:
         if self._others:
             attributes = record.__dict__
             extra = {name: attributes[name] for name in [*attributes][RECORD_SIZE:]}
-            self._hand_over(Event.of_plain(record, moment, message, extra, uid, len(line)))
+            hand_out(Event.of_plain(record, moment, message, extra, uid, len(line)), self._others)
         return True
 
     def _write_processed(
@@ -154,7 +154,10 @@ class PlainRecords:
         if line is None or self._others:
             event = Event.of_plain(record, moment, message, {}, uid)
             event.replace(processed)
-            (self._deliver if line is None else self._hand_over)(event)
+            if line is None:
+                self._deliver(event)
+            else:
+                hand_out(event, self._others)
         return True
 
     def _write_line(self, line: str) -> None:
@@ -162,13 +165,6 @@ class PlainRecords:
             self._put(line)
         except Exception as error:  # noqa: BLE001 - as the pipeline does
             swallowed("log output", error)
-
-    def _hand_over(self, event: Event) -> None:
-        for output in self._others:
-            try:
-                output(event)
-            except Exception as error:  # noqa: BLE001, PERF203 - as the pipeline does
-                swallowed("log output", error)
 
     def _line(
         self, moment: Moment, message: str, uid: Optional[str], fields: dict[str, Any], last: str
