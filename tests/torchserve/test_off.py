@@ -48,6 +48,13 @@ def off_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]
         yield server
 
 
+@pytest.fixture(scope="module")
+def stock_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    """One of this module's own: other modules load more models into the shared one, which its console tells, too."""
+    with running(tmp_path_factory.mktemp("off_stock"), {}, PHASES, plugin_installed=False) as server:
+        yield server
+
+
 def loaded(server: TorchServe) -> TorchServe:
     """Wait for the last line of the model's load."""
     server.wait_for_line(lambda line: line.endswith("Model is ready"), "the model's last line")
