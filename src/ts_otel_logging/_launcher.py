@@ -132,6 +132,9 @@ def _log4j_level(level: int) -> str:
 class Relay:
     """The process that hands the JVM's console on, so that a console nobody reads does not stall TorchServe.
 
+    Args:
+        redact: What it masks besides the built-in lists, as for `Redaction`.
+
     Attributes:
         stdout: The descriptor that the JVM's standard output is to be; `close` closes it here.
         stderr: The same of its standard error.
@@ -140,9 +143,10 @@ class Relay:
         OSError: It could not be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Sequence[str] = ()) -> None:
         stdout_source, self.stdout = os.pipe()
         stderr_source, self.stderr = os.pipe()
+        sources = stdout_source, stderr_source
         for descriptor in (self.stdout, self.stderr):
             # Room for a burst; not every system lets everybody have it.
             with suppress(OSError):
@@ -150,16 +154,16 @@ class Relay:
         try:
             # The interpreter alone: no start-up files, no packages, a fraction of the time.
             self._process = subprocess.Popen(  # noqa: S603 - our own file
-                [sys.executable, "-I", "-S", str(_FOLDER / "_relay.py"), str(stdout_source), str(stderr_source)],
+                [sys.executable, "-I", "-S", str(_FOLDER / "_relay.py"), *map(str, sources), *redact],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(stdout_source, stderr_source),
+                pass_fds=sources,
             )
         except BaseException:
             self.close()
             raise
         finally:
-            os.close(stdout_source)
-            os.close(stderr_source)
+            for source in sources:
+                os.close(source)
 
     def close(self) -> None:
         """Leave the descriptors to the JVM: the relay ends when nobody has them any more."""

@@ -2,15 +2,17 @@
 
 TorchServe's frontend writes its console with blocking writes. When the reader of that pipe stops (a log driver that
 waits for a full disk or a slow network), the JVM stops at the next line, with every worker and ``/ping``. This process
-always reads what the JVM prints; what the console does not take waits here, within a bound. It has four duties:
+always reads what the JVM prints; what the console does not take waits here, within a bound. It has five duties:
 
 - hand on whole lines, in order, as they came;
 - escape the line separators U+2028 and U+2029 in them, which JSON allows and log4j leaves as they are;
 - make an event of a line that is none: what bypasses log4j (``Model server started.``, the JVM's own warnings);
+- mask secrets where log4j does not: in what bypasses it, and what the user's settings add in the JVM's own events;
 - when the bound is reached drop lines, those below WARNING first, and say how many in one event.
 
 The launcher starts it with the interpreter alone (``-I -S``: no start-up files, no packages), so it imports nothing but
-the standard library. It ends when the JVM does: a signal that is meant for the JVM must not end it first.
+the standard library, and `_redaction`, which does the same. It ends when the JVM does: a signal that is meant for the
+JVM must not end it first.
 """
 
 from __future__ import annotations
@@ -26,7 +28,12 @@ import threading
 import time
 from collections import Counter, deque
 from datetime import datetime, timezone
-from typing import Final
+from typing import TYPE_CHECKING, Final, Optional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ts_otel_logging._redaction import Redaction
 
 # Ten seconds of a busy server's lines. Those from WARNING up may use as much again as a quarter of it.
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
@@ -47,6 +54,10 @@ _GO_FIRST: Final = frozenset((b"trace", b"debug", b"info", b"notice", b"default"
 # Stack frames, causes, and the box of text in which HotSpot tells of a crash.
 _CONTINUES: Final = re.compile(rb"\s|Caused by: |Suppressed: |\.\.\. \d+ |#")
 _MAX_TEXT_BYTES: Final = 64 * 1024
+# What log4j's events have (_log4j2.xml), and hardly one of a worker's, which are masked already.
+_OF_THE_JVM: Final = b',"thread":"'
+_NEVER_SECRET: Final = frozenset(("timestamp", "level", "logger"))
+_MASK: Final = "[REDACTED]"
 # How the JVM, java.util.logging and log4j's own status logger begin a line that is more than its stream says.
 _SAYS_LEVEL: Final = re.compile(r"(?:.* )?(WARN(?:ING)?|ERROR|SEVERE|FATAL)\b[: ]|Exception in thread|(#)")
 
@@ -145,17 +156,68 @@ class Console:
         return True
 
 
+class Masking:
+    """Masks secrets.
+
+    Args:
+        items: What is masked besides the built-in lists, as for `Redaction`.
+    """
+
+    def __init__(self, items: Sequence[str] = ()) -> None:
+        self._items = items
+        self._loaded: Optional[Redaction] = None
+
+    @property
+    def _redaction(self) -> Redaction:
+        # Not before there is something to mask: the JVM shall not wait for it.
+        if self._loaded is None:
+            package = os.path.dirname(os.path.abspath(__file__))
+            sys.path.append(os.path.dirname(package))
+            from ts_otel_logging._redaction import Redaction
+
+            self._loaded = Redaction(self._items)
+        return self._loaded
+
+    def text(self, text: str) -> str:
+        """Return a text without its secrets; a mask, if it cannot be looked through."""
+        try:
+            return self._redaction.text(text)
+        except Exception:  # noqa: BLE001 - the console goes on
+            return _MASK
+
+    def lines(self, lines: bytes) -> bytes:
+        """Return events without what the items say is secret; log4j has looked for everything else."""
+        if not self._items:
+            return lines
+        return b"\n".join([self._event(line) if _OF_THE_JVM in line else line for line in lines.split(b"\n")])
+
+    def _event(self, line: bytes) -> bytes:
+        try:
+            event = json.loads(line)
+            fields = {name: value for name, value in event.items() if name not in _NEVER_SECRET}
+        except (ValueError, AttributeError, RecursionError):
+            # Native code may print what only looks like an event: it passes as it is.
+            return line
+        try:
+            masked = self._redaction.mapping(fields)
+        except Exception:  # noqa: BLE001 - the console goes on
+            masked = dict.fromkeys(fields, _MASK)
+        return line if masked is fields else _encoded({**event, **masked})
+
+
 class Text:
     """Lines that are no events, gathered until they are one: a stack trace comes in many.
 
     Args:
         console: Where the event goes.
+        masking: Masks its secrets.
         level: Its level, if it does not begin with one.
         logger: Its logger's name.
     """
 
-    def __init__(self, console: Console, level: str, logger: str) -> None:
+    def __init__(self, console: Console, masking: Masking, level: str, logger: str) -> None:
         self._console = console
+        self._masking = masking
         self._level = level
         self._logger = logger
         self._lines = b""
@@ -178,19 +240,20 @@ class Text:
             self._lines = b""
             said = _SAYS_LEVEL.match(text)
             level = self._level if said is None else "warning" if (said[1] or "").startswith("WARN") else "error"
-            self._console.put(_event(level, self._logger, text))
+            self._console.put(_event(level, self._logger, self._masking.text(text)))
 
 
-def relay(source: int, console: Console, level: str, logger: str) -> None:
+def relay(source: int, console: Console, masking: Masking, level: str, logger: str) -> None:
     """Hand on what a descriptor gives, until it ends.
 
     Args:
         source: A pipe's reading end.
         console: Where lines go.
+        masking: Masks their secrets.
         level: The level of a line that is no event and does not say its own.
         logger: The logger's name of such a line.
     """
-    text = Text(console, level, logger)
+    text = Text(console, masking, level, logger)
     begun: list[bytes] = []
     while True:
         if text and not select.select((source,), (), (), _CONTINUATION_SECONDS)[0]:
@@ -203,9 +266,9 @@ def relay(source: int, console: Console, level: str, logger: str) -> None:
             begun = []
             # Nearly always every line is an event: one look finds that out.
             if not text and newline and lines.startswith(b"{") and lines.count(b"\n{") == lines.count(b"\n") - 1:
-                console.put(_escaped(lines))
+                console.put(masking.lines(_escaped(lines)))
             else:
-                _put_mixed(lines, text, console)
+                _put_mixed(lines, text, console, masking)
         if not chunk:
             text.flush()
             return
@@ -213,11 +276,11 @@ def relay(source: int, console: Console, level: str, logger: str) -> None:
         time.sleep(_GATHER_SECONDS)
 
 
-def _put_mixed(lines: bytes, text: Text, console: Console) -> None:
+def _put_mixed(lines: bytes, text: Text, console: Console, masking: Masking) -> None:
     for line in lines.split(b"\n"):
         if line.startswith(b"{"):
             text.flush()
-            console.put(_escaped(line) + b"\n")
+            console.put(masking.lines(_escaped(line)) + b"\n")
         elif line.strip():
             text.add(line)
 
@@ -230,26 +293,34 @@ def _escaped(lines: bytes) -> bytes:
 
 
 def _event(level: str, logger: str, text: str, **fields: object) -> bytes:
-    event = {"timestamp": _now(), "level": level, "logger": logger, "event": text, **fields}
+    return _encoded({"timestamp": _now(), "level": level, "logger": logger, "event": text, **fields}) + b"\n"
+
+
+def _encoded(event: dict[str, object]) -> bytes:
     # ASCII: no character in it ends a line anywhere.
-    return json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n"
+    return json.dumps(event, separators=(",", ":")).encode("ascii")
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def main(stdout_source: int, stderr_source: int) -> None:
+def main(stdout_source: int, stderr_source: int, *redact: str) -> None:
     """Relay both streams of the JVM until both have ended.
 
     Args:
         stdout_source: The descriptor that the JVM's standard output comes from.
         stderr_source: The descriptor that its standard error comes from.
+        redact: What is masked besides the built-in lists, as for `Redaction`.
     """
+    masking = Masking(redact)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     consoles = Console(1, "stdout"), Console(2, "stderr")
-    streams = (stdout_source, consoles[0], "info", "jvm.stdout"), (stderr_source, consoles[1], "warning", "jvm.stderr")
+    streams = (
+        (stdout_source, consoles[0], masking, "info", "jvm.stdout"),
+        (stderr_source, consoles[1], masking, "warning", "jvm.stderr"),
+    )
     threads = [threading.Thread(target=relay, args=stream) for stream in streams]
     for thread in threads:
         thread.start()
@@ -260,4 +331,4 @@ def main(stdout_source: int, stderr_source: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

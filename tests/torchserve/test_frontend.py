@@ -1,4 +1,4 @@
-"""The frontend's own lines: fields, what is quiet, the its modes, a console nobody reads."""
+"""The frontend's own lines: fields, what is quiet, the modes, a console nobody reads."""
 
 from __future__ import annotations
 
@@ -179,7 +179,12 @@ def console() -> Iterator[Console]:
 
 @pytest.fixture(scope="module")
 def unread_server(tmp_path_factory, console) -> Iterator[TorchServe]:
-    environ = {"TS_OTEL_LOGGING": "1", "TS_OTEL_LOGGING_FRONTEND": "json-only", **NO_EXPORT}
+    environ = {
+        "TS_OTEL_LOGGING": "1",
+        "TS_OTEL_LOGGING_FRONTEND": "json-only",
+        "TS_OTEL_LOGGING_REDACT": "/ACME-[0-9]+/",
+        **NO_EXPORT,
+    }
     folder = tmp_path_factory.mktemp("only")
     with running(folder, environ, PHASES, console=console.sink, properties="metrics_mode=log\n") as server:
         yield server
@@ -201,6 +206,15 @@ class TestJsonOnlyOnAConsoleThatNobodyReads:
         names = wait_for(metrics, "the last metric of three requests")
         assert "ts_queue_latency_microseconds" in names
         assert not {*names} & {"Requests2XX", "ts_inference_requests_total", "HandlerTime", "PredictionTime"}
+
+    def test_what_the_settings_say_is_secret_is_masked_in_the_frontends_lines(self, unread_server, console):
+        unread_server.client.get("/predictions/ACME-7")
+
+        def found() -> list[Any]:
+            paths = [event.get("url.path", "") for event in console_lines.events(console.lines())]
+            return [path for path in paths if path in {"/predictions/ACME-7", "/predictions/[REDACTED]"}]
+
+        assert wait_for(found, "the access log's line") == ["/predictions/[REDACTED]"]
 
     def test_requests_and_pings_are_answered_as_ever_and_what_is_missing_is_said_once(self, unread_server, console):
         before = len(console.lines())

@@ -33,10 +33,10 @@ def line(number: int, level: str = "info", size: int = 0) -> bytes:
 class Relayed:
     """A relay with the JVM's ends of both streams, and the console's."""
 
-    def __init__(self) -> None:
+    def __init__(self, *redact: str) -> None:
         sources, self.jvm = zip(os.pipe(), os.pipe())
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(RELAY), *map(str, sources)],
+            [sys.executable, "-I", "-S", str(RELAY), *map(str, sources), *redact],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -61,8 +61,9 @@ class Relayed:
 
 
 @pytest.fixture
-def relayed() -> Iterator[Relayed]:
-    relayed = Relayed()
+def relayed(request) -> Iterator[Relayed]:
+    """Its parameters are what is masked besides the built-in lists."""
+    relayed = Relayed(*getattr(request, "param", ()))
     yield relayed
     for descriptor in relayed.jvm:
         with contextlib.suppress(OSError):
@@ -179,6 +180,51 @@ class TestAConsoleThatNobodyReads:
                 break
         else:
             pytest.fail("the line after the gap never came")
+
+
+JVM = {"timestamp": "2026-11-21T09:00:00.000000Z", "level": "info", "logger": "ACME-1", "event": "started"}
+THREAD = {"thread": "W-9000-m_1.0-stdout"}
+
+
+class TestSecrets:
+    def test_what_bypasses_log4j_is_looked_through(self, relayed):
+        relayed.write(b"-Dkeystore.password=hunter2 is set\n")
+        assert events(relayed.end()[0])[0]["event"] == "-Dkeystore.password=[REDACTED] is set"
+
+    @pytest.mark.parametrize("relayed", [("customer_id", "/ACME-[0-9]+/")], indirect=True)
+    @pytest.mark.parametrize(
+        ("fields", "masked"),
+        [
+            ({"event": "for ACME-7 and customer_id=8"}, {"event": "for [REDACTED] and customer_id=[REDACTED]"}),
+            ({"url.path": "/models/ACME-7"}, {"url.path": "/models/[REDACTED]"}),
+            ({"exception": {"stacktrace": "“ACME-7”\n at"}}, {"exception": {"stacktrace": "“[REDACTED]”\n at"}}),
+            ({"metric_dimensions": {"customer_id": "8"}}, {"metric_dimensions": {"customer_id": "[REDACTED]"}}),
+        ],
+    )
+    def test_what_the_settings_add_is_masked_in_the_jvms_events(self, relayed, fields, masked):
+        clean = json.dumps({**JVM, "event": "“clean”", **THREAD}, separators=(",", ":"), ensure_ascii=False)
+        other = line(1) + clean.encode() + b"\n"
+        relayed.write(other + json.dumps({**JVM, **fields, **THREAD}, separators=(",", ":")).encode() + b"\n")
+        out = relayed.end()[0]
+        assert out.startswith(other)
+        [event] = events(out[len(other) :])
+        assert event == {**JVM, **masked, **THREAD}
+
+    @pytest.mark.parametrize("relayed", [("/ACME-[0-9]+/",)], indirect=True)
+    def test_text_and_events_that_come_together_are_both_masked(self, relayed):
+        event = json.dumps({**JVM, "event": "ACME-7", **THREAD}, separators=(",", ":"))
+        relayed.write(f"text of ACME-7\n{event}\n".encode())
+        assert [each["event"] for each in events(relayed.end()[0])] == ["text of [REDACTED]", "[REDACTED]"]
+
+    @pytest.mark.parametrize("relayed", [("/ACME-[0-9]+/",)], indirect=True)
+    @pytest.mark.parametrize(
+        "looks",
+        [b'{"event":"no end,"thread":"ACME-7"', b'{"a":' + b"[" * 100_000 + b',"thread":"ACME-7"}'],
+        ids=["broken", "deep"],
+    )
+    def test_what_only_looks_like_an_event_passes(self, relayed, looks):
+        relayed.write(looks + b"\n")
+        assert relayed.end()[0] == looks + b"\n"
 
 
 def test_a_console_that_is_gone_does_not_stop_the_jvm(relayed):
