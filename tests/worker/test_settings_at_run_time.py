@@ -16,7 +16,7 @@ import ts_otel_logging
 from in_process import load_model, make_request, predict
 from lines import Lines
 from otlp_receiver import OtlpReceiver
-from ts_otel_logging import _activate
+from ts_otel_logging import _activate, _activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def _is_off_afterwards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith(("OTEL_", "TS_OTEL_LOGGING")):
             monkeypatch.delenv(name)
     # The tests look at the file by themselves, at the right moment.
-    monkeypatch.setattr(_activate, "_LOOK_SECONDS", 3_600)
+    monkeypatch.setattr(_activation, "_LOOK_SECONDS", 3_600)
     yield
     ts_otel_logging.shutdown()
 
@@ -366,7 +366,7 @@ class TestSwitches:
     def test_the_file_is_looked_at_without_being_asked(
         self, file: File, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(_activate, "_LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(_activation, "_LOOK_SECONDS", 0.01)
         ts_otel_logging.configure(config=str(file.path))
         taken = _Waiting()
         logging.getLogger("ts_otel_logging").addHandler(taken)
