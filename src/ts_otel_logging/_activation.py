@@ -134,11 +134,6 @@ class Activation:
         self._undo = ExitStack()
         self.late_problems: list[Problem] = []
         self._capture: Optional[Capture] = None
-        # How often the model's code has removed our handler from the root, and whether it stays away for now.
-        self._removals = 0
-        self._stays_away = False
-        self._metric_loggers: tuple[str, ...] = ()
-        self._told_rendering = False
         self._paused: list[str] = []
         self._console = ""
         self._switching = threading.RLock()
@@ -181,10 +176,11 @@ class Activation:
             raise
 
     def _build(self, existing: Mapping[str, Any], processors: Optional[tuple[Processor, ...]]) -> None:
-        from ts_otel_logging._bridge import BridgeHandler, ProtocolHandler
+        from ts_otel_logging._bridge import BridgeHandler
         from ts_otel_logging._file_sinks import FileSinks
         from ts_otel_logging._metrics import Metrics
         from ts_otel_logging._model_metrics import ModelMetrics
+        from ts_otel_logging._root_logger import RootLogger
 
         settings = self._settings
         self.tracer_provider = existing.get("traces") or self.providers.tracer_provider
@@ -208,7 +204,7 @@ class Activation:
             max_record_bytes=settings["MAX_RECORD_BYTES"],
             resource=self._resource(),
         )
-        self._protocol = ProtocolHandler(self.handler)
+        self._root = RootLogger(self.handler, self._report)
         self._sinks = FileSinks()
         self._undo.callback(self._sinks.thread.shutdown, SHUTDOWN_SECONDS)
         self.late_problems.extend(self._sinks.take(self._file))
@@ -246,24 +242,19 @@ class Activation:
         self._undo.callback(self._levels.set, {})
         self._undo.callback(self._set_structlog, enabled=False)
         self._switch()
-        root = logging.getLogger()
-        self._undo.callback(root.removeHandler, self.handler)
-        root.addHandler(self.handler)
-        self._undo.callback(logging.captureWarnings, capture=False)
-        logging.captureWarnings(capture=True)
+        self._undo.callback(self._root.remove_handler)
         # A worker's two streams end on the frontend's one console.
-        names = (
+        self._root.add_handler(
             ("stdout", "__stdout__") if self._worker_id is None else ("stdout", "__stdout__", "stderr", "__stderr__")
         )
-        self._console_streams = {name: getattr(sys, name) for name in names}
+        self._undo.callback(logging.captureWarnings, capture=False)
+        logging.captureWarnings(capture=True)
         if self._settings["CAPTURE"]:
             from ts_otel_logging._stdio import Capture
 
             self._capture = Capture(self.handler.handle)
             self._undo.callback(self._capture.undo)
-        self._undo.callback(self.handler.unmute)
-        self._undo.callback(self._leave_small_loggers)
-        self._look_at_other_output()
+        self._root.look_at_other_output()
 
     def tell_early_reports(self) -> None:
         """Tell what was found while everything was built."""
@@ -288,7 +279,7 @@ class Activation:
         from ts_otel_logging._tracing import Tracing
 
         self.handler.passthrough = build_control_line_filter(sys.argv[0])
-        self._metric_loggers = metric_loggers()
+        self._root.protocol_loggers = metric_loggers()
         tracing = self._tracing = Tracing(
             # Without a tracer of ours the caller's ids still belong on the lines: this one hands them on.
             self.tracer_provider or trace.NoOpTracerProvider(),
@@ -334,37 +325,17 @@ class Activation:
         self.tell_early_reports()
         tell_problems(self.late_problems)
 
-    def _look_at_other_output(self) -> None:
-        """See what the program's own logging does to our lines; said once for each thing that is found."""
-        from ts_otel_logging import _structlog
-
-        # Those from before the capture, and those that hold now.
-        streams = [*self._console_streams.values(), *(getattr(sys, name) for name in self._console_streams)]
-        muted = {} if self._stays_away else self.handler.mute_doubles(streams)
-        if muted:
-            self._report(
-                "console handlers muted: their records are lines of this package already",
-                level=logging.INFO,
-                loggers=list(muted.values()),
-            )
-        if _structlog.is_rendering() and not self._told_rendering:
-            self._told_rendering = True
-            self._report(
-                "structlog is configured to render text, which is the event now: for fields let its last processor be "
-                "structlog.stdlib.render_to_log_kwargs or structlog.stdlib.ProcessorFormatter.wrap_for_formatter"
-            )
-
     @_diagnostics.shielded("log handlers")
     def _look_at_logging(self) -> None:
         """See what the model's code has made of the process's logging."""
         if self._closed:
             return
-        told = self._restore_handler()
-        self._look_at_other_output()
+        with self._switching:
+            told = None if self._closed else self._root.restore_handler(is_on=self._console != "off")
+        self._root.look_at_other_output()
         # What is printed to a captured stream becomes an event: nobody's protocol leaves that way as it is.
-        streams = (sys.__stdout__,) if self._capture is not None else (sys.stdout, sys.__stdout__)
-        self.handler.leave_passthrough_to(
-            (handler for handler in logging.getLogger().handlers if handler is not self.handler), streams
+        self._root.leave_protocol_lines(
+            (sys.__stdout__,) if self._capture is not None else (sys.stdout, sys.__stdout__)
         )
         # Last, when no other handler prints it, too.
         if told is not None:
@@ -374,7 +345,7 @@ class Activation:
         if self._capture is not None:
             self._capture.end_lines()
         # A handler that imports a library as it serves may find its logging configured anew.
-        if self.handler not in logging.root.handlers and not self._stays_away:
+        if self._root.has_lost_handler:
             self._look_at_logging()
 
     def _switch(self) -> None:
@@ -399,16 +370,13 @@ class Activation:
             self.handler.switch(now.format, otlp_logs=otlp_logs, outputs=outputs)
             self.handler.set_thresholds(level, now.levels)
             self._levels.set({"root": level, **now.levels})
-            if self._stays_away and self._removals == 1:
-                self._come_back()
+            self._root.come_back()
         else:
             self.handler.switch_to_stock()
             self.handler.set_thresholds(logging.NOTSET, {})
             # As TorchServe's worker sets it.
             self._levels.set({} if self._worker_id is None else {"root": logging.INFO})
-            if self._removals:
-                # As TorchServe's own handler, which the model's code would have removed.
-                self._stay_away()
+            self._root.step_aside()
         self._set_structlog(enabled=enabled)
         if self._tracing is not None:
             self._tracing.switch(enabled=enabled, traces=traces)
@@ -468,49 +436,6 @@ class Activation:
             self.model = switches
             self._switch()
         tell_problems(problems)
-
-    def _restore_handler(self) -> Optional[str]:
-        """Put our handler back after a model's code removed it from the root; once, the second time is respected.
-
-        Returns:
-            What is to be told of it.
-        """
-        root = logging.getLogger()
-        with self._switching:
-            if self._closed or self._stays_away or self.handler in root.handlers:
-                return None
-            self._removals += 1
-            if self._removals > 1 or self._console == "off":
-                self._stay_away()
-                return "log handler stays away: the model's code has removed it again" if self._removals > 1 else None
-            root.addHandler(self.handler)
-            root.setLevel(min(root.level, logging.INFO))
-        return "log handler put back: the model's code had removed it"
-
-    def _stay_away(self) -> None:
-        """Leave the root logger to the model's code; reports of ours, and TorchServe's metrics, still get out."""
-        self._stays_away = True
-        logging.getLogger().removeHandler(self.handler)
-        ours = logging.getLogger(_diagnostics.LOGGER_NAME)
-        ours.addHandler(self.handler)
-        ours.propagate = False
-        for name in self._metric_loggers:
-            logging.getLogger(name).addHandler(self._protocol)
-
-    def _come_back(self) -> None:
-        """Be on the root logger again."""
-        self._stays_away = False
-        self._leave_small_loggers()
-        logging.getLogger().addHandler(self.handler)
-        self._look_at_other_output()
-
-    def _leave_small_loggers(self) -> None:
-        ours = logging.getLogger(_diagnostics.LOGGER_NAME)
-        if self.handler in ours.handlers:
-            ours.removeHandler(self.handler)
-            ours.propagate = True
-        for name in self._metric_loggers:
-            logging.getLogger(name).removeHandler(self._protocol)
 
     def flush(self, timeout_seconds: float) -> bool:
         """Send what waits, to sinks and by the providers, under one deadline."""
