@@ -16,7 +16,7 @@ from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import room
 from serving import serving
 from syslog_servers import write_certificates
-from ts_otel_logging._sdk._http_connection import proxy_for
+from ts_otel_logging._sdk._http_connection import HttpConnection, proxy_for
 
 SPANS_ONLY = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
 
@@ -123,6 +123,24 @@ class TestTls:
             assert send_a_span("https://collector.invalid:4318", **trusted) == []
             assert len(receiver.spans) == 1
         assert asked == [("collector.invalid:4318", "Basic dXNlcjpwQHNz")]
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """Yield the URL of a receiver that answers each request by a function of its handler."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
 @contextlib.contextmanager
@@ -233,6 +251,15 @@ class TestRequests:
                 assert sdk.flush()
                 assert len(connections) == expected
         assert len(receiver.spans) == 4
+
+    def test_an_answer_before_the_whole_request_counts(self):
+        def answer(handler):
+            handler.send_error(413)
+            # It has read nothing of the body: the rest of it meets a connection that is gone.
+            handler.close_connection = True
+
+        with answering(answer) as endpoint:
+            assert HttpConnection(endpoint, {}).post(bytes(8_000_000), timeout_seconds=10).status == 413
 
     def test_an_endpoint_that_is_no_url_is_told_and_off(self):
         with room({"OTEL_EXPORTER_OTLP_ENDPOINT": unused_endpoint().replace("http", "ftp"), **SPANS_ONLY}) as sdk:

@@ -104,10 +104,17 @@ class HttpConnection:
     def _post(self, body: bytes, timeout_seconds: float) -> Answer:
         connection, self._connection = self._connection or self._new_connection(), None
         connection.timeout = timeout_seconds
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_seconds)
+        is_sent = True
         try:
-            connection.request("POST", self._target, body, self._headers)
+            if connection.sock is None:
+                connection.connect()
+            else:
+                connection.sock.settimeout(timeout_seconds)
+            try:
+                connection.request("POST", self._target, body, self._headers)
+            except (ConnectionError, ssl.SSLError):
+                # Whoever answers before it has read all, that it is too much for instance, may have closed since.
+                is_sent = False
             response = connection.getresponse()
             answer = Answer(response.status, response.reason, response.headers, response.read(_MAX_ANSWER_BYTES))
         except BaseException as error:
@@ -116,7 +123,7 @@ class HttpConnection:
                 self._context = None
             raise
         # One that the receiver is about to close, or that has more of this answer, is of no further use.
-        if response.isclosed() and connection.sock is not None:
+        if is_sent and response.isclosed() and connection.sock is not None:
             self._connection = connection
         else:
             response.close()
