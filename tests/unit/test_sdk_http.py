@@ -7,7 +7,10 @@ import itertools
 import select
 import socket
 import ssl
+import termios
+from fcntl import ioctl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 
 import pytest
 from opentelemetry.metrics import Observation
@@ -260,6 +263,29 @@ class TestRequests:
 
         with answering(answer) as endpoint:
             assert HttpConnection(endpoint, {}).post(bytes(8_000_000), timeout_seconds=10).status == 413
+
+    def test_what_comes_on_an_idle_connection_is_no_answer(self):
+        told, bodies = Event(), []
+
+        def answer(handler):
+            bodies.append(handler.rfile.read(int(handler.headers["Content-Length"])))
+            handler.send_response(200)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            if len(bodies) == 1:
+                handler.send_error(408)
+                # Until it is there.
+                while any(ioctl(handler.connection, termios.TIOCOUTQ, bytes(4))):
+                    pass
+                told.set()
+
+        with answering(answer) as endpoint:
+            connection = HttpConnection(endpoint, {})
+            assert connection.post(b"first", timeout_seconds=10).status == 200
+            assert told.wait(10)
+            assert connection.post(b"second", timeout_seconds=10).status == 200
+            connection.close()
+        assert bodies == [b"first", b"second"]
 
     def test_an_endpoint_that_is_no_url_is_told_and_off(self):
         with room({"OTEL_EXPORTER_OTLP_ENDPOINT": unused_endpoint().replace("http", "ftp"), **SPANS_ONLY}) as sdk:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import os
+import select
 import ssl
 from base64 import b64encode
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -92,6 +93,9 @@ class HttpConnection:
             http.client.HTTPException: What came is no answer.
             ValueError: A header that cannot be sent.
         """
+        if self._connection is not None and _has_more(self._connection.sock):
+            # It ends, or there is something that answers nothing ("408 Request Timeout" of an idle connection).
+            self.close()
         is_kept = self._connection is not None
         try:
             return self._post(body, timeout_seconds)
@@ -148,6 +152,15 @@ class HttpConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _has_more(connection: Any) -> bool:
+    """Return whether there is anything to read, the end included."""
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return True
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def proxy_for(url: str) -> Optional[SplitResult]:
