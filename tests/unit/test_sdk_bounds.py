@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 import tracemalloc
 import weakref
@@ -14,6 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
+from ts_otel_logging._sdk._lanes import Lane
 
 TRACES_ONLY = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
 
@@ -92,6 +94,25 @@ class TestQueue:
             while not sdk.reports and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert sdk.events() == ["telemetry dropped"]
+
+    def test_what_a_finalizer_logs_while_a_batch_is_taken_is_in_the_next(self, receiver):
+        logged = []
+
+        # The garbage collector may run between any two steps of the export thread: let something be logged at each.
+        def log(frame, _event, _argument):
+            if frame.f_code is Lane.take.__code__ and len(logged) < 9:
+                logged.append(f"finalizer {len(logged)}")
+                sdk.log(logged[-1])
+
+        threading.setprofile(log)
+        try:
+            with room(over_http(receiver, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")) as sdk:
+                sdk.log("first")
+                assert sdk.flush()
+        finally:
+            threading.setprofile(None)
+        assert logged
+        assert [item.record.body.string_value for item in receiver.log_records] == ["first", *logged]
 
     def test_a_stack_trace_weighs(self, receiver):
         with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:

@@ -148,8 +148,10 @@ class Lane:
         with self._budget.lock:
             entries = self.entries
             if len(entries) <= self._max_batch and self._budget.used_bytes <= _MAX_BATCH_BYTES:
+                # In one step: a finalizer that runs meanwhile may let an item wait, too.
+                self.entries = deque()
                 batch.extend(entries)
-                entries.clear()
+                return batch
             while entries and len(batch) < self._max_batch:
                 size_bytes += entries[0][1]
                 if batch and size_bytes > _MAX_BATCH_BYTES:
