@@ -61,10 +61,8 @@ class LineWriter:
         """
         # Up to PIPE_BUF the kernel keeps one write whole (pipe(7)), but a longer line of another thread may be half
         # written just now: the lock is for that, and costs less than finding out.
-        # `with` would take longer than the rest of this method.
-        lock = self._lock
-        lock.acquire()
-        try:
+        # Not by its methods: after `acquire` a signal's handler may raise before `try` is reached.
+        with self._lock:
             if self._writing:
                 self._waiting.append(line)
                 return
@@ -76,8 +74,6 @@ class LineWriter:
                 # Asked after the flag is down: what interrupts from now on writes by itself.
                 if self._waiting:
                     self._put_waiting()
-        finally:
-            lock.release()
 
     def _put_waiting(self) -> None:
         while self._waiting:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
+import io
 import logging
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +19,12 @@ import structlog
 
 from lines import Lines
 from ts_otel_logging import BridgeHandler, _scope
+from ts_otel_logging._line_writer import LineWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import FrameType
 
 PROLOGUE = """
 import logging, os, sys, threading
@@ -251,6 +256,29 @@ class TestSignals:
             """,
         )
         assert [event["event"] for event in events] == ["first", "terminating"]
+
+    def test_one_that_raises_leaves_no_lock_behind(self, logger: logging.Logger) -> None:
+        # As a time limit does (SIGALRM). Python runs a signal's handler when a function written in C returns.
+        class TimeLimitError(BaseException):
+            pass
+
+        def interrupt(frame: FrameType, event: str, _function: Any) -> None:
+            if event == "c_return" and frame.f_code is LineWriter.write.__code__:
+                raise TimeLimitError
+
+        written = io.StringIO()
+        logger.addHandler(BridgeHandler(stream=written))
+        sys.setprofile(interrupt)
+        try:
+            with contextlib.suppress(TimeLimitError):
+                logger.info("of this thread")
+        finally:
+            sys.setprofile(None)
+        thread = threading.Thread(target=logger.info, args=("of another",), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert '"event":"of another"' in written.getvalue()
 
 
 class TestFinalizers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 import tracemalloc
@@ -113,6 +115,26 @@ class TestQueue:
             threading.setprofile(None)
         assert logged
         assert [item.record.body.string_value for item in receiver.log_records] == ["first", *logged]
+
+    def test_a_signals_handler_that_raises_leaves_no_lock_behind(self, receiver):
+        class TimeLimitError(BaseException):
+            pass
+
+        # Python runs it when a function written in C returns.
+        def interrupt(frame, event, _argument):
+            if event == "c_return" and frame.f_code is Lane.put.__code__:
+                raise TimeLimitError
+
+        with room(over_http(receiver, **TRACES_ONLY)) as sdk:
+            sys.setprofile(interrupt)
+            try:
+                with contextlib.suppress(TimeLimitError):
+                    sdk.span("interrupted")
+            finally:
+                sys.setprofile(None)
+            sdk.span("next")
+            assert sdk.flush(5)
+        assert receiver.spans[-1].span.name == "next"
 
     def test_a_stack_trace_weighs(self, receiver):
         with room(over_http(receiver, **TRACES_ONLY), queue_bytes=100_000) as sdk:

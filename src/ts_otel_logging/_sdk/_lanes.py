@@ -109,10 +109,8 @@ class Lane:
     def put(self, item: Any, size_bytes: int) -> None:
         """Let an item wait, or drop it when it is too heavy; never blocks, and rarely makes a system call."""
         budget = self._budget
-        lock = budget.lock
-        # Half of what `with` takes.
-        lock.acquire()
-        try:
+        # Not by the lock's methods: after `acquire` a signal's handler may raise before `try` is reached.
+        with budget.lock:
             if self.is_closed or self.is_paused:
                 return
             wakes = not budget.is_served
@@ -132,8 +130,6 @@ class Lane:
                         budget.evict()
                     if not budget.is_pressing and budget.used_bytes > budget.pressing_bytes:
                         budget.is_pressing = wakes = True
-        finally:
-            lock.release()
         if wakes:
             self._wake()
 
