@@ -226,10 +226,21 @@ class TestRetry:
         receiver.default_answer = Answer(status_code=429, retry_after="200")
         with room(over_http(receiver, OTEL_BSP_SCHEDULE_DELAY="5", OTEL_METRICS_EXPORTER="none")) as sdk:
             sdk.span()
-            # At once after the first answer, not within the test after the second.
+            # Soon after the first answer, not within the test after the second.
             receiver.wait_for(lambda got: len(got.requests) == 2, timeout_seconds=5)
             with pytest.raises(AssertionError, match="got 2 requests"):
                 receiver.wait_for(lambda got: len(got.requests) > 2, timeout_seconds=1.5)
+            receiver.default_answer = Answer()
+
+    def test_a_retry_after_that_is_over_asks_for_nothing(self, receiver):
+        receiver.default_answer = Answer(status_code=503, retry_after="0")
+        environ = over_http(receiver, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="1", OTEL_METRICS_EXPORTER="none")
+        with room(environ) as sdk:
+            # A full batch is due at once, and so would be each further try.
+            sdk.span()
+            receiver.wait_for(lambda got: got.requests)
+            with pytest.raises(AssertionError):
+                receiver.wait_for(lambda got: len(got.requests) > 9, timeout_seconds=1.0)
             receiver.default_answer = Answer()
 
     @pytest.mark.parametrize("code", [302, 400, 401, 404, 500])

@@ -176,7 +176,8 @@ class LaneCourier:
     def _back_off(self, outcome: ExportOutcome) -> None:
         self._failures += 1
         seconds = outcome.retry_after_seconds
-        if seconds is None:
+        # A time that is over is none: with a full batch the next try would come at once, and so on.
+        if not seconds:
             longest = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10), _MAX_BACKOFF_SECONDS)
             # Jitter, so that the workers of many hosts do not come back at the same moment.
             seconds = longest * self._generator.uniform(0.5, 1.0)
