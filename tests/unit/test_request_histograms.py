@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import sys
 import threading
 from typing import Any, NamedTuple
 
@@ -16,13 +18,14 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from forked import in_forked_child
 from otlp_receiver import OtlpReceiver
 from sdk_room import room
 from ts_otel_logging import _names
 from ts_otel_logging._metrics import Metrics
 from ts_otel_logging._model_metrics import ModelMetrics
 from ts_otel_logging._sdk._processors import ThreadMetricReader
-from ts_otel_logging._sdk._request_histograms import EXEMPLAR_FILTERS, RequestMeterProvider
+from ts_otel_logging._sdk._request_histograms import EXEMPLAR_FILTERS, RequestHistogram, RequestMeterProvider
 
 BOUNDARIES = (0.001, 0.5, 1.0, 10.0)
 NAME = "torchserve.request.duration"
@@ -166,6 +169,57 @@ def test_what_many_threads_measure_is_counted_once_each(temporality):
     collected += ours.collect()
     counts = [point["values"][0] for point in collected]
     assert (sum(counts) if temporality is AggregationTemporality.DELTA else counts[-1]) == 4_000
+
+
+def while_measuring(instrument, call):
+    """Measure in a thread of its own, and make a call in the middle of it; return the thread."""
+    called = []
+
+    def interrupt(frame, event, _function):
+        if event == "c_return" and frame.f_code is RequestHistogram.record.__code__ and frame.f_locals.get("key") == ():
+            called.append(True)
+            if len(called) == 1:
+                call()
+
+    def measure():
+        sys.setprofile(interrupt)
+        instrument.record(1.0)
+        sys.setprofile(None)
+
+    thread = threading.Thread(target=measure, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_finalizer_may_measure_in_the_middle_of_a_measurement():
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    thread = while_measuring(instrument, lambda: instrument.record(2.0))
+    thread.join(10)
+    assert not thread.is_alive()
+    [point] = ours.collect()
+    assert (point["values"][0], point["sum"]) == (2, 3.0)
+
+
+def test_a_child_that_was_forked_in_the_middle_of_one_measures_its_own():
+    ours = side(AggregationTemporality.CUMULATIVE)
+    instrument = histogram(ours.provider)
+    reached, forked = threading.Event(), threading.Event()
+    thread = while_measuring(instrument, lambda: (reached.set(), forked.wait(10)))
+    assert reached.wait(10)
+
+    def measure():
+        # Who waits for ever for the parent's thread is ended.
+        signal.alarm(10)
+        instrument.record(4.0)
+        return [point["sum"] for point in ours.collect()]
+
+    try:
+        assert in_forked_child(measure) == [4.0]
+    finally:
+        forked.set()
+        thread.join(10)
+    assert [point["sum"] for point in ours.collect()] == [1.0]
 
 
 def test_a_point_begins_no_later_than_its_first_measurement():

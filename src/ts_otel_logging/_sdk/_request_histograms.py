@@ -8,7 +8,9 @@ no difference. docs/adr/020-histograms-of-our-own.md
 from __future__ import annotations
 
 import math
+import os
 import threading
+import weakref
 from bisect import bisect_left
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Callable, Final, Optional
@@ -90,6 +92,9 @@ class _Point:
         self.exemplars: dict[int, tuple[float, int, trace.SpanContext]] = {}
 
 
+_histograms: weakref.WeakSet[RequestHistogram] = weakref.WeakSet()
+
+
 class RequestHistogram(metrics.Histogram):
     """A histogram with explicit buckets.
 
@@ -117,10 +122,16 @@ class RequestHistogram(metrics.Histogram):
         self._description = description
         self._boundaries = tuple(boundaries)
         self._span_of_exemplar = span_of_exemplar
-        self._points: dict[tuple[Any, ...], _Point] = {}
-        self._lock = threading.Lock()
-        self._collected_nanos = time_ns()
         self._is_handed_over = False
+        self.renew()
+        _histograms.add(self)
+
+    def renew(self) -> None:
+        """Start anew in the child of a fork: what was measured is the parent's, whose threads may hold the lock."""
+        # Re-entrant: a finalizer or a signal's handler may log a latency while this thread holds it.
+        self._lock = threading.RLock()
+        self._points: dict[tuple[Any, ...], _Point] = {}
+        self._collected_nanos = time_ns()
 
     def record(
         self, amount: float, attributes: Optional[Mapping[str, Any]] = None, context: Optional[Context] = None
@@ -152,8 +163,8 @@ class RequestHistogram(metrics.Histogram):
             key = tuple(OVERFLOW.items())
             if key in self._points:
                 return self._points[key]
-        point = self._points[key] = _Point(dict(key), len(self._boundaries) + 1)
-        return point
+        # What interrupts may have made it meanwhile.
+        return self._points.setdefault(key, _Point(dict(key), len(self._boundaries) + 1))
 
     def hand_over(self) -> None:
         """Let the SDK's own histogram take what comes from now on; its counts begin anew."""
@@ -192,6 +203,14 @@ class RequestHistogram(metrics.Histogram):
         if not data_points:
             return None
         return Metric(self._name, self._description, self._unit, HistogramData(data_points, temporality))
+
+
+def _after_fork_in_child() -> None:
+    for histogram in list(_histograms):
+        histogram.renew()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _taken_exemplars(point: _Point) -> list[Exemplar]:
