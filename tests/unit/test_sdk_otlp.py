@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import threading
 import time
 from email.utils import formatdate
@@ -297,6 +298,19 @@ class TestRetry:
         assert report.event == "telemetry dropped"
         assert report.fields["dropped_spans"] == 2
         assert "too old" in report.fields["reason"]
+
+    def test_an_answer_that_cannot_be_read_is_a_delivery(self, receiver, monkeypatch):
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        # As where the installed release of protobuf is another one than those that OpenTelemetry's messages need.
+        monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.trace.v1.trace_service_pb2", None)
+        receiver.default_answer = Answer(message="a remark")
+        # Less than all of them weigh: what was delivered does not count.
+        with room(over_http(receiver, OTEL_METRICS_EXPORTER="none"), queue_bytes=8_000) as sdk:
+            for _ in range(9):
+                sdk.span()
+                assert sdk.flush()
+        assert len(receiver.spans) == 9
+        assert sdk.reports == []
 
     def test_over_grpc_a_batch_is_kept_too(self, receiver):
         receiver.script(Answer(grpc_status="INVALID_ARGUMENT"))

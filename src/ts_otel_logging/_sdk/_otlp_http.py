@@ -170,13 +170,13 @@ class OtlpHttpSender(Sender):
     def _partial_success(self, answer: Answer) -> ExportOutcome:
         if answer.body in _NOTHING_REJECTED or "protobuf" not in answer.headers.get("Content-Type", ""):
             return DELIVERED
-        from google.protobuf.message import DecodeError
-
         package, message, field = _RESPONSES[self.signal]
-        service = import_module(f"opentelemetry.proto.collector.{package}.v1.{package}_service_pb2")
         try:
+            # Nothing else needs protobuf: a release that does not fit here may have gone unnoticed so far.
+            service = import_module(f"opentelemetry.proto.collector.{package}.v1.{package}_service_pb2")
             partial = getattr(service, message).FromString(answer.body).partial_success
-        except DecodeError:
+        except Exception as error:  # noqa: BLE001 - of that, or of an answer that is no such message
+            swallowed("answer", error, "what the receiver refuses of a batch cannot be read")
             return DELIVERED
         rejected = max(getattr(partial, field), 0)
         if not rejected:
