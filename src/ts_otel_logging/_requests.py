@@ -168,6 +168,11 @@ class Moment(NamedTuple):
     epoch_nanos: int
 
 
+def now() -> Moment:
+    """Return this moment."""
+    return Moment(time.perf_counter(), time.time_ns())
+
+
 class ErrorSampling(Protocol):
     """Keeps the spans of failed requests that are not sampled, so many a second."""
 
@@ -242,15 +247,15 @@ class Member:
             self.context,
         )
 
-    def part_sent(self) -> None:
-        """Count one part of its answer."""
+    def part_sent(self, perf_seconds: Optional[float] = None) -> None:
+        """Count one part of its answer.
+
+        Args:
+            perf_seconds: When it was sent, as `time.perf_counter` has it; now, if absent.
+        """
         self._parts += 1
         if self._first_part_seconds is None:
-            self._first_part_seconds = time.perf_counter() - self._started
-
-    def pause(self) -> None:
-        """Remember when its last call was over."""
-        self.paused_at = Moment(time.perf_counter(), time.time_ns())
+            self._first_part_seconds = (perf_seconds or time.perf_counter()) - self._started
 
     def is_kept(self, outcome: Outcome) -> bool:
         """Return whether its spans will leave: it is sampled, or it failed and may be kept for that. Ask only once.
@@ -280,8 +285,7 @@ class Member:
         model: Model,
         metrics: Optional[Metrics],
         outcome: Outcome,
-        *,
-        moment: Optional[Moment] = None,
+        moment: Moment,
         exception_event: Optional[Mapping[str, str]] = None,
     ) -> None:
         """End its span and record its measurements.
@@ -290,17 +294,17 @@ class Member:
             model: The model.
             metrics: Our instruments, or None when it is not measured.
             outcome: How it ended.
-            moment: When; now, if absent.
+            moment: When.
             exception_event: The attributes of an event of its span for the exception, if it shall have one.
         """
-        seconds = (time.perf_counter() if moment is None else moment.perf_seconds) - self._started
+        seconds = moment.perf_seconds - self._started
         if outcome.status_code is not None:
             self.span.set_attribute(_names.ATTR_RESPONSE_STATUS_CODE, outcome.status_code)
         if self._first_part_seconds is not None:
             self.span.set_attribute(_names.ATTR_STREAM_CHUNK_COUNT, self._parts)
             self.span.set_attribute(_names.ATTR_STREAM_TIME_TO_FIRST_CHUNK, self._first_part_seconds)
         error_type = outcome.error_type
-        self._spans.end(self.span, error_type, exception_event, None if moment is None else moment.epoch_nanos)
+        self._spans.end(self.span, error_type, exception_event, moment.epoch_nanos)
         if self._is_kept_error and self._errors is not None:
             self._errors.keep(self.context)
         if metrics is not None:

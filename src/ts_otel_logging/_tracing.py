@@ -20,7 +20,7 @@ from ts_otel_logging._bound import bound_contextvars, restore_contextvars
 from ts_otel_logging._callers import Callers
 from ts_otel_logging._diagnostics import shielded
 from ts_otel_logging._event import trace_fields, type_name
-from ts_otel_logging._requests import Member, Outcome, ShownHeaders
+from ts_otel_logging._requests import Member, Moment, Outcome, ShownHeaders, now
 from ts_otel_logging._spans import Around, Ended, Spans, is_client_error
 from ts_otel_logging._version import __version__
 
@@ -171,6 +171,7 @@ class Call:
         self.tracing = tracing
         self.metrics = tracing.metrics if model.answers else None
         self.phases: list[Ended] = []
+        self._has_ended = False
         self.error: Optional[BaseException] = None
         self.handler_window: Optional[tuple[int, int]] = None
         self.handler_context: Any = None
@@ -217,7 +218,7 @@ class Call:
         while waiting:
             _, member = waiting.popitem()
             member.span.set_attribute(_names.ATTR_STREAM_CLIENT_LEFT, True)  # noqa: FBT003 - an attribute's value
-            member.end(self._model, self.metrics, Outcome(_HTTP_OK), moment=member.paused_at)
+            member.end(self._model, self.metrics, Outcome(_HTTP_OK), member.paused_at or now())
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Wrap one phase of the handler in its span; what the block raises is recorded and raised on.
@@ -230,6 +231,11 @@ class Call:
 
     def _phase_ended(self, ended: Ended) -> None:
         self.phases.append(ended)
+        # Those of the call are measured when it ends, after the answer; this one is late.
+        if self._has_ended:
+            self._measure_phase(ended)
+
+    def _measure_phase(self, ended: Ended) -> None:
         if self.metrics is not None:
             self.metrics.phase(
                 ended.name, ended.seconds, self._model.metric_attributes, ended.error_type, ended.context
@@ -258,14 +264,19 @@ class Call:
             values["server-timing"] = ", ".join(timings)
         return {name: values[name] for name in wanted if name in values}
 
-    def end(self, outcomes: Sequence[Outcome]) -> None:
+    def end(self, outcomes: Sequence[Outcome], moment: Optional[Moment] = None) -> None:
         """End every span of the call and record its measurements.
 
         Args:
             outcomes: How each request ended, in the batch's order.
+            moment: When; now, if absent.
         """
+        moment = moment or now()
         if not self.phases:
             self._add_missing_phase()
+        self._has_ended = True
+        for ended in tuple(self.phases):
+            self._measure_phase(ended)
         if self.metrics is not None:
             self.metrics.batch(len(self._members), self._model.metric_attributes, self.context)
         kept = [member for member, outcome in zip(self._members, outcomes) if member.is_kept(outcome)]
@@ -276,16 +287,17 @@ class Call:
         exception_event = self.tracing.spans.exception_event(error) if kept and error is not None else None
         for member, outcome in zip(self._members, outcomes):
             if outcome.more is not None:
-                member.part_sent()
+                member.part_sent(moment.perf_seconds)
             if outcome.more and self._resumable:
-                member.pause()
+                member.paused_at = moment
                 self.tracing.waiting[member.request_id] = member
             else:
-                member.end(self._model, self.metrics, outcome, exception_event=exception_event)
+                member.end(self._model, self.metrics, outcome, moment, exception_event)
         if self._batch_span is not None:
             failures = [outcome.error_type for outcome in outcomes if outcome.error_type is not None]
             # A member that its handler answers with a failure of its own is no failure of the others.
-            self.tracing.spans.end(self._batch_span, failures[0] if len(failures) == len(outcomes) else None)
+            error_type = failures[0] if len(failures) == len(outcomes) else None
+            self.tracing.spans.end(self._batch_span, error_type, end_time=moment.epoch_nanos)
 
     @shielded("phases of a batch")
     def _share_phases(self, members: Sequence[Member], outcomes: Sequence[Outcome]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Callable, Final
 
 from ts_otel_logging._diagnostics import swallowed
 
@@ -14,6 +14,11 @@ class Patches:
 
     def __init__(self) -> None:
         self._replaced: list[tuple[Any, str, Any]] = []
+        self._on_undo: list[Callable[[], None]] = []
+
+    def on_undo(self, callback: Callable[[], None]) -> None:
+        """Call a function when everything has been put back."""
+        self._on_undo.append(callback)
 
     def set(self, owner: Any, name: str, value: Any) -> None:
         """Replace an attribute of a module or class."""
@@ -32,3 +37,5 @@ class Patches:
                     setattr(owner, name, value)
             except Exception as error:  # noqa: BLE001 - the owner's own code
                 swallowed("undo of a patch", error)
+        while self._on_undo:
+            self._on_undo.pop()()

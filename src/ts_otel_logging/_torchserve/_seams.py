@@ -23,6 +23,7 @@ SEAMS: Final = {
     "ts.async_service.predict": "the same where TorchServe's communication is asynchronous",
     "ts.handler_utils.utils.send_intermediate_predict_response": "counts the parts of a streamed answer",
     "ts.protocol.otf_message_handler.send_intermediate_predict_response": "its older name",
+    "ts.protocol.otf_message_handler.retrieve_msg": "ends the spans of the request before, whose answer is on its way",
     "ts.protocol.otf_message_handler.logging": "its line for every request is DEBUG",
     "ts.handler_utils.micro_batching.MicroBatching.handle": "what its threads run belongs to the request",
     "ts.handler_utils.micro_batching.execute_call": "the same, in its threads",
@@ -72,6 +73,7 @@ def patch_worker(  # noqa: PLR0913 - keywords
     process = _service.Process(worker_id, rank_of(environ))
     predictions = _service.Predictions(tracing, process, before_request_ends)
     patches = Patches()
+    patches.on_undo(predictions.close)
     try:
         load = _service.wrap_load(
             loader.load, tracing, process, on_model_loaded, on_model_config, on_load_failed=on_load_failed
@@ -87,6 +89,8 @@ def patch_worker(  # noqa: PLR0913 - keywords
         for module in (utils, otf_message_handler):
             name = "send_intermediate_predict_response"
             patches.set(module, name, _streaming.wrap_send(getattr(module, name), tracing))
+        retrieve = predictions.wrap_retrieve(otf_message_handler.retrieve_msg)
+        patches.set(otf_message_handler, "retrieve_msg", retrieve)
         patches.set(otf_message_handler, "logging", _control_lines.QuietLogging(tracing))
         patches.set(batching, "handle", _micro_batching.wrap_handle(batching.handle))
         patches.set(micro_batching, "execute_call", _micro_batching.wrap_execute_call(micro_batching.execute_call))

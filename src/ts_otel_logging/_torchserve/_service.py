@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import inspect
 import json
 import os
 import struct
+import threading
 import time
 import weakref
 from types import FunctionType
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Final, NamedTuple, Optional
 
 from ts_otel_logging import _scope
 from ts_otel_logging._diagnostics import shielded
-from ts_otel_logging._requests import Model, Outcome
+from ts_otel_logging._requests import Model, Moment, Outcome, now
 from ts_otel_logging._torchserve._incoming import incoming_request
 from ts_otel_logging._torchserve._load_failures import LoadFailures
 from ts_otel_logging._torchserve._phases import wrap_class, wrap_function
@@ -144,8 +146,21 @@ def wrap_function_entry_point(get_entry_point: Callable[..., Any]) -> Callable[.
     return get_wrapped_entry_point
 
 
+class _Answered(NamedTuple):
+    """A call whose answer is ready, and whose spans are to be ended."""
+
+    call: Call
+    context: Any
+    size: int
+    reply: Any
+    moment: Moment
+
+
 class Predictions:
     """Makes spans of what a worker's service does for requests.
+
+    Where TorchServe's loop asks for the next request when it has sent an answer, spans end and measurements are made in
+    between: nobody waits for them (docs/adr/024-after-the-answer.md).
 
     Args:
         tracing: Makes the spans.
@@ -157,6 +172,39 @@ class Predictions:
         self._tracing = tracing
         self._process = process
         self._before_end = before_end
+        # Which thread runs TorchServe's loop, once it has asked for a request.
+        self._loop_thread: Optional[int] = None
+        self._answered: Optional[_Answered] = None
+        # After what was registered before it, and so before those that export: Python calls the last one first.
+        atexit.register(self.finish)
+
+    def close(self) -> None:
+        """End what is to be ended, and hold nothing back any more."""
+        self.finish()
+        self._loop_thread = None
+        atexit.unregister(self.finish)
+
+    def finish(self) -> None:
+        """End the spans of the call that was answered last, if they have not ended."""
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            self._end_answered(answered)
+
+    @shielded("end of predict span")
+    def _end_answered(self, answered: _Answered) -> None:
+        call, context, size, reply, moment = answered
+        call.end(_outcomes(context, size, reply, call), moment)
+
+    def wrap_retrieve(self, retrieve: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a `retrieve_msg` that has time for the request before, while nobody waits for an answer."""
+
+        @functools.wraps(retrieve)
+        def retrieve_after_end(*args: Any, **kwargs: Any) -> Any:
+            self._loop_thread = threading.get_ident()
+            self.finish()
+            return retrieve(*args, **kwargs)
+
+        return retrieve_after_end
 
     @shielded("begin of predict span")
     def _begin(self, service: Any, batch: Any, *, resumable: bool) -> Optional[Call]:
@@ -178,10 +226,16 @@ class Predictions:
         return model
 
     @shielded("end of predict span")
-    def _end(self, call: Call, service: Any, count: int, reply: Any) -> None:
+    def _end(self, call: Call, service: Any, size: int, reply: Any, *, is_loop: bool) -> None:
         try:
             self._before_end()
-            call.end(_outcomes(call.handler_context or service.context, count, reply, call))
+            answered = _Answered(call, call.handler_context or service.context, size, reply, now())
+            # Of a failure is told at once: it may be the worker's end.
+            if is_loop and call.error is None and threading.get_ident() == self._loop_thread:
+                self.finish()
+                self._answered = answered
+            else:
+                self._end_answered(answered)
         finally:
             # Whatever fails: the next request must not be taken for this one.
             call.leave()
@@ -201,7 +255,7 @@ class Predictions:
                 call.error = error
                 raise
             finally:
-                self._end(call, service, len(batch), reply)
+                self._end(call, service, len(batch), reply, is_loop=True)
             return reply
 
         return predict_with_spans
@@ -223,7 +277,7 @@ class Predictions:
                 call.error = error
                 raise
             finally:
-                self._end(call, service, len(batch), reply)
+                self._end(call, service, len(batch), reply, is_loop=False)
             return reply
 
         return predict_with_spans
