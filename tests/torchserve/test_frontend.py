@@ -23,10 +23,12 @@ CHATTER = ("Looping backend response", "Backend response time", "Sending respons
            "Backend received inference", "Flushing req", "Waiting time ns")  # fmt: skip
 NO_EXPORT = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "LOGS", "METRICS")}
 # How long nobody reads: far longer than any request takes, and than the pipe and the buffer of stock last.
-UNREAD_SECONDS = 8
+UNREAD_SECONDS = 30
 # Twice what the relay keeps.
 ENOUGH_BYTES = 10_000_000
-MOST_PING_SECONDS = 1.0
+MOST_ANSWER_SECONDS = 1.0
+# Stock's stall as long as nobody reads.
+A_STALL_SECONDS = 4.0
 
 
 def events_of(server: TorchServe, logger: str, since_bytes: int = 0) -> list[dict[str, Any]]:
@@ -222,17 +224,20 @@ class TestJsonOnlyOnAConsoleThatNobodyReads:
         many = {"inference": {"log": [{"message": f"line {n:02} " + "x" * 4_000} for n in range(40)]}}
         last = {"inference": {"log": [{"level": "WARNING", "message": "the last warning"}]}}
         console.reading.clear()
-        pings, requests = [], 0
+        answers, requests = [], 0
         end = time.monotonic() + UNREAD_SECONDS
         while time.monotonic() < end or requests * 40 * 4_000 < ENOUGH_BYTES:
-            assert unread_server.predict("phases", many).is_success
-            requests += 1
+            is_enough = requests * 40 * 4_000 >= ENOUGH_BYTES
+            started = time.monotonic()
+            assert unread_server.predict("phases", {} if is_enough else many).is_success
+            requests += not is_enough
+            answers.append(time.monotonic() - started)
             started = time.monotonic()
             assert unread_server.client.get("/ping").is_success
-            pings.append(time.monotonic() - started)
+            answers.append(time.monotonic() - started)
         assert unread_server.predict("phases", last).is_success
-        assert statistics.median(pings) < MOST_PING_SECONDS
-        assert max(pings) < UNREAD_SECONDS / 2
+        assert statistics.median(answers) < MOST_ANSWER_SECONDS
+        assert max(answers) < A_STALL_SECONDS
 
         console.reading.set()
         wait_for(lambda: any("console lines dropped" in line for line in console.lines()), "the report of the gap")
