@@ -116,6 +116,29 @@ class TestQueue:
         assert logged
         assert [item.record.body.string_value for item in receiver.log_records] == ["first", *logged]
 
+    def test_a_finalizer_may_log_while_the_thread_is_being_started(self, receiver):
+        logged = []
+
+        def log(frame, event, _argument):
+            # Making a thread may set off the garbage collector.
+            if event == "call" and frame.f_code is threading.Thread.__init__.__code__ and not logged:
+                logged.append(True)
+                sdk.log("of a finalizer")
+
+        def log_first():
+            sys.setprofile(log)
+            sdk.log("first")
+            sys.setprofile(None)
+
+        with room(over_http(receiver, OTEL_TRACES_EXPORTER="none", OTEL_METRICS_EXPORTER="none")) as sdk:
+            thread = threading.Thread(target=log_first, daemon=True)
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+            assert sdk.flush()
+        assert logged
+        assert {item.record.body.string_value for item in receiver.log_records} == {"first", "of a finalizer"}
+
     def test_a_signals_handler_that_raises_leaves_no_lock_behind(self, receiver):
         class TimeLimitError(BaseException):
             pass

@@ -115,8 +115,9 @@ class ExportThread:
         with self._starting:
             if self._is_stopping or (self._thread is not None and self._thread.is_alive()):
                 return not self._is_stopping
-            thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
+            # First of all: an item of a finalizer, which may run meanwhile, must not come here again.
             self._budget.is_served = True
+            thread = threading.Thread(target=self._run, name=_THREAD_NAME, daemon=True)
             try:
                 thread.start()
             except RuntimeError:
