@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import os
@@ -17,6 +18,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
+from ts_otel_logging import _diagnostics
 from ts_otel_logging._sdk._lanes import Lane
 
 TRACES_ONLY = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
@@ -262,6 +264,24 @@ class TestProcess:
             assert sdk.flush()
             assert len(export_threads()) == 1
             assert export_threads()[0].daemon
+
+    def test_nothing_that_a_callback_raises_ends_it(self, receiver, monkeypatch):
+        monkeypatch.setattr(_diagnostics, "reraise", False)
+        asked = threading.Event()
+
+        def callback(_options):
+            asked.set()
+            raise asyncio.CancelledError
+
+        environ = over_http(receiver, OTEL_METRIC_EXPORT_INTERVAL="20", OTEL_BLRP_SCHEDULE_DELAY="20")
+        with room(environ) as sdk:
+            sdk.providers.meter_provider.get_meter("test").create_observable_gauge("test.gauge", [callback])
+            sdk.log("before")
+            assert asked.wait(10)
+            assert not sdk.flush()
+            sdk.log("after")
+            receiver.wait_for(lambda got: len(got.log_records) == 2)
+            assert len(export_threads()) == 1
 
     def test_four_descriptors_are_enough(self, receiver, tmp_path):
         environ = over_http(receiver)

@@ -144,14 +144,17 @@ class ExportThread:
     def _run_courier(self, courier: Courier) -> None:
         try:
             courier.run(time.monotonic())
-        except Exception as error:  # noqa: BLE001 - the shield
+        except BaseException as error:  # noqa: BLE001 - the shield: a callback may raise asyncio's CancelledError
             swallowed("export thread", error)
 
     def _serve(self, request: _FlushRequest) -> None:
         try:
             arrived = [courier.flush(request.deadline) for courier in request.couriers]
             request.arrived = all(arrived)
-        except Exception as error:  # noqa: BLE001 - the shield
+        except BaseException as error:
+            # Of the main thread, where there is no other one any more.
+            if isinstance(error, KeyboardInterrupt):
+                raise
             swallowed("flush", error)
         finally:
             request.done.set()
