@@ -264,6 +264,27 @@ class TestRequests:
         with answering(answer) as endpoint:
             assert HttpConnection(endpoint, {}).post(bytes(8_000_000), timeout_seconds=10).status == 413
 
+    def test_an_answer_without_an_end_is_not_waited_for(self):
+        is_over, ended = Event(), Event()
+
+        def answer(handler):
+            handler.send_response(200)
+            handler.end_headers()
+            for _ in range(1_000):
+                handler.wfile.write(b".")
+                if is_over.wait(0.02):
+                    break
+            else:
+                ended.set()
+            handler.close_connection = True
+
+        with answering(answer) as endpoint:
+            try:
+                assert HttpConnection(endpoint, {}).post(b"", timeout_seconds=0.1).status == 200
+                assert not ended.is_set()
+            finally:
+                is_over.set()
+
     def test_what_comes_on_an_idle_connection_is_no_answer(self):
         told, bodies = Event(), []
 

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import select
 import ssl
+import time
 from base64 import b64encode
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
@@ -42,7 +43,7 @@ class TlsFiles(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a receiver answered; its body is cut at 64 KiB."""
+    """What a receiver answered; its body is cut at 64 KiB, and where the time is over."""
 
     status: int
     reason: str
@@ -86,7 +87,8 @@ class HttpConnection:
 
         Args:
             body: What is sent.
-            timeout_seconds: The most that connecting, and each wait for the other side, may take.
+            timeout_seconds: The most that connecting, each wait for the other side, and all of its answer's body may
+                take.
 
         Raises:
             OSError: No connection, or it broke.
@@ -108,6 +110,7 @@ class HttpConnection:
     def _post(self, body: bytes, timeout_seconds: float) -> Answer:
         connection, self._connection = self._connection or self._new_connection(), None
         connection.timeout = timeout_seconds
+        deadline = time.monotonic() + timeout_seconds
         is_sent = True
         try:
             if connection.sock is None:
@@ -120,7 +123,7 @@ class HttpConnection:
                 # Whoever answers before it has read all, that it is too much for instance, may have closed since.
                 is_sent = False
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, response.headers, response.read(_MAX_ANSWER_BYTES))
+            answer = Answer(response.status, response.reason, response.headers, _body(response, deadline))
         except BaseException as error:
             connection.close()
             if isinstance(error, ssl.SSLError):
@@ -152,6 +155,18 @@ class HttpConnection:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+def _body(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    # Not in one go: a stream of events, a few bytes now and then, has no end.
+    body = part = response.read1(_MAX_ANSWER_BYTES)
+    while part and len(body) < _MAX_ANSWER_BYTES and time.monotonic() < deadline:
+        part = response.read1(_MAX_ANSWER_BYTES - len(body))
+        body += part
+    if response.length == 0:
+        # In older Pythons the last part of a body does not close it.
+        response.read()
+    return body
 
 
 def _has_more(connection: Any) -> bool:
