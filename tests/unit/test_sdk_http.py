@@ -231,6 +231,16 @@ class TestRequests:
         assert sent["authorization"].encode("latin-1").decode() == "Bearer t\N{LATIN SMALL LETTER O WITH DIAERESIS}ken"
         assert sent["content-type"] == "application/x-protobuf"
 
+    def test_one_with_a_line_break_is_told_without_its_value_and_nothing_is_sent(self, receiver):
+        headers = "x-team=s3cr3t%0Avalue"
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint, "OTEL_EXPORTER_OTLP_HEADERS": headers}
+        with room({**environ, **SPANS_ONLY}) as sdk:
+            sdk.span()
+            sdk.flush()
+            [report] = sdk.reports
+        assert report.event == "exporter off"
+        assert report.fields["reason"] == "ValueError: header x-team: accepted is a value of one line"
+
     def test_the_user_agent_says_who_sends(self, receiver):
         send_a_span(receiver.http_endpoint)
         assert receiver.requests[0].headers["user-agent"].startswith("ts-otel-logging/")

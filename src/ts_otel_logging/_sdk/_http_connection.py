@@ -60,7 +60,7 @@ class HttpConnection:
         tls: For ``https``.
 
     Raises:
-        ValueError: Not such a URL.
+        ValueError: Not such a URL, or a header of more than one line.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], tls: TlsFiles = TlsFiles()) -> None:  # noqa: B008 - a tuple
@@ -79,6 +79,10 @@ class HttpConnection:
             # https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2: a proxy is asked for the whole URL.
             self._target = f"http://{parts.netloc.rpartition('@')[2]}{self._target}"
             fields.update(_credentials("proxy-authorization", self._proxy))
+        for name, value in fields.items():
+            # `http.client` would tell so of each request, and with the value, which may be a secret.
+            if "\r" in value or "\n" in value:
+                raise ValueError(f"header {name}: accepted is a value of one line")
         self._headers = {name: value.encode() for name, value in fields.items()}
         self._connection: Optional[http.client.HTTPConnection] = None
 

@@ -93,7 +93,7 @@ class OtlpHttpSender(Sender):
         environ: OpenTelemetry's variables.
 
     Raises:
-        ValueError: Not a URL of HTTP.
+        ValueError: Not a URL of HTTP, or a header of more than one line.
     """
 
     def __init__(self, signal: str, url: str, endpoint: str, component_type: str, environ: Mapping[str, str]) -> None:
