@@ -140,6 +140,16 @@ def test_the_exemplar_filter_is_the_users(name, span, expected):
     assert point["exemplars"] == expected
 
 
+@pytest.mark.parametrize("name", EXEMPLAR_FILTERS)
+def test_a_context_whose_span_is_none_is_one_without_a_span(name):
+    # As some leave the current span.
+    nothing: Any = None
+    ours = side(AggregationTemporality.CUMULATIVE, exemplars=name)
+    histogram(ours.provider).record(2.0, {}, trace.set_span_in_context(nothing, Context()))
+    [point] = ours.collect()
+    assert point["exemplars"] == ([(2.0, 0, 0)] if name == "always_on" else [])
+
+
 def test_attributes_without_end_share_one_point_in_the_end():
     ours = side(AggregationTemporality.CUMULATIVE)
     instrument = histogram(ours.provider)

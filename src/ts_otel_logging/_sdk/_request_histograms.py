@@ -49,18 +49,16 @@ SpanOfExemplar = Callable[[Optional["Context"]], Optional[trace.SpanContext]]
 
 def sampled_span(context: Optional[Context]) -> Optional[trace.SpanContext]:
     """Return the current span if it is sampled: the exemplar filter ``trace_based``."""
-    span: Any = (get_current() if context is None else context).get(SPAN_KEY, trace.INVALID_SPAN)
+    span: Any = (get_current() if context is None else context).get(SPAN_KEY)
     if type(span) is RequestSpan:
         return span._context if span.is_sampled else None  # noqa: SLF001 - one room
-    found: trace.SpanContext = span.get_span_context()
+    found = any_span(context)
     return found if found.trace_flags & trace.TraceFlags.SAMPLED else None
 
 
 def any_span(context: Optional[Context]) -> trace.SpanContext:
     """Return the current span, be it none: the exemplar filter ``always_on``."""
-    span: Any = (get_current() if context is None else context).get(SPAN_KEY, trace.INVALID_SPAN)
-    found: trace.SpanContext = span.get_span_context()
-    return found
+    return trace.get_current_span(context).get_span_context()
 
 
 def no_span(_context: Optional[Context]) -> Optional[trace.SpanContext]:
