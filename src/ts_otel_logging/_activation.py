@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO, Union
 
 from ts_otel_logging import _config, _diagnostics, _globals, _names, _scope, _settings_file
@@ -163,7 +164,7 @@ class Activation:
             queue_bytes=settings["QUEUE_BYTES"],
             file_dir=settings.file_dir,
             worker_name=worker_id,
-            report=self._report,
+            report=partial(self._report, logger_name=_diagnostics.EXPORT_LOGGER_NAME),
             error_samples_per_second=settings["SAMPLE_ERRORS"],
         )
         self.providers.set_redaction(self.redaction)
@@ -296,7 +297,7 @@ class Activation:
         patches = patch_worker(
             tracing,
             self._worker_id,
-            self._look_at_logging,
+            self._after_load,
             self._before_request_ends,
             on_model_config=self._set_model,
             # The frontend kills the worker within milliseconds; nobody waits for an answer of it any more.
@@ -340,6 +341,12 @@ class Activation:
         # Last, when no other handler prints it, too.
         if told is not None:
             _diagnostics.report(told)
+
+    def _after_load(self) -> None:
+        # What `initialize` printed is no request's.
+        if self._capture is not None:
+            self._capture.end_lines()
+        self._look_at_logging()
 
     def _before_request_ends(self) -> None:
         if self._capture is not None:

@@ -15,6 +15,8 @@ from typing import Any, Callable, Final, Optional, TypeVar, cast
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 LOGGER_NAME: Final = "ts_otel_logging"
+EXPORT_LOGGER_NAME: Final = f"{LOGGER_NAME}.export"
+"""Of what is told about the export, which must not depend on it."""
 REPORT_INTERVAL_SECONDS: Final = 60.0
 
 counts: dict[str, int] = {}
@@ -27,15 +29,16 @@ _last_told: dict[str, tuple[float, int]] = {}
 _telling = threading.local()
 
 
-def report(event: str, *, level: int = logging.WARNING, **fields: Any) -> None:
+def report(event: str, *, level: int = logging.WARNING, logger_name: str = LOGGER_NAME, **fields: Any) -> None:
     """Tell the operator something about this package itself, as one ordinary log event.
 
     Args:
         event: What happened, in a few words.
         level: A level of `logging`.
+        logger_name: `LOGGER_NAME` or `EXPORT_LOGGER_NAME`.
         **fields: Details, which become fields of the line.
     """
-    logger = logging.getLogger(LOGGER_NAME)
+    logger = logging.getLogger(logger_name)
     # logging.config disables the loggers that it does not name, by default.
     logger.disabled = False
     logger.log(level, event, extra=fields)

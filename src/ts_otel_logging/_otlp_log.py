@@ -13,6 +13,7 @@ from opentelemetry._logs import LoggerProvider, LogRecord, SeverityNumber
 from ts_otel_logging import _names
 from ts_otel_logging._caps import MAX_EXPORTED_BYTES, cut_record
 from ts_otel_logging._config import max_log_attributes
+from ts_otel_logging._diagnostics import EXPORT_LOGGER_NAME
 from ts_otel_logging._values import plain, unique_name, utf8
 from ts_otel_logging._version import __version__
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ts_otel_logging._event import Event
 
 # What the exporter and its transport say about themselves would be exported, fail, and be said again.
-NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.")
+NOT_EXPORTED: Final = ("opentelemetry.", "urllib3.", "grpc.", EXPORT_LOGGER_NAME)
 _MAX_LOGGERS: Final = 1_024
 _MAX_NAME_CHARACTERS: Final = 1_024
 

@@ -256,6 +256,8 @@ class _Stream(io.TextIOWrapper):
     def __init__(self, printed: _Printed) -> None:
         # No character that somebody prints is an error: there is a way to write each.
         super().__init__(printed, "utf-8", "backslashreplace", newline="\n", write_through=True)
+        # As `open` sets it, whatever the type says.
+        self.mode = "w"  # type: ignore[misc]
 
 
 def _at_once(print_lines: Callable[..., None]) -> Callable[..., None]:

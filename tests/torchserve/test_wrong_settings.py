@@ -90,6 +90,8 @@ def test_an_absent_collector_is_told_once_a_signal_and_costs_no_memory(server):
     signals = [report["signal"] for report in reports]
     assert len(signals) == len(set(signals)), signals
     assert {report["level"] for report in reports} == {"warning"}
+    # Whoever drops lines that come by OTLP as well must not drop these.
+    assert not [report for report in reports if "log.record.uid" in report]
     assert {report["trace_id"] for report in reports if "trace_id" in report} == set()
 
 

@@ -415,11 +415,12 @@ class TestOtlpTwin:
         assert data.log_record.attributes["log.record.uid"] == lines.last["log.record.uid"] != "mine"
         assert data.log_record.attributes["extra.log.record.uid"] == "mine"
 
+    @pytest.mark.parametrize("name", ["urllib3.connectionpool", "ts_otel_logging.export"])
     def test_what_the_exporter_says_is_not_exported(
-        self, lines: Lines, exporter: InMemoryLogRecordExporter, twin: logging.Logger
+        self, lines: Lines, exporter: InMemoryLogRecordExporter, twin: logging.Logger, name: str
     ) -> None:
         handler = twin.handlers[0]
-        handler.handle(logging.makeLogRecord({"name": "urllib3.connectionpool", "msg": "Retrying", "levelno": 30}))
+        handler.handle(logging.makeLogRecord({"name": name, "msg": "Retrying", "levelno": 30}))
         assert lines.last["event"] == "Retrying"
         # Whoever drops lines that came by OTLP as well must not drop this one.
         assert "log.record.uid" not in lines.last

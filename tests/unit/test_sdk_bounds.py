@@ -59,6 +59,15 @@ class TestQueue:
             1,
         )
 
+    def test_that_the_queue_was_full_does_not_hide_why(self, receiver):
+        with room(over_http(receiver, **TRACES_ONLY), queue_bytes=10_000) as sdk:
+            sdk.span("huge", text="x" * 20_000)
+            sdk.flush()
+            receiver.script(Answer(status_code=400))
+            sdk.span("refused")
+            sdk.flush()
+            assert sdk.events() == ["telemetry dropped", "export failed"]
+
     def test_beyond_the_bytes_the_oldest_of_all_signals_go(self, receiver):
         receiver.script(Answer(status_code=503, retry_after="200"), Answer(status_code=503, retry_after="200"))
         with room(over_http(receiver, OTEL_METRICS_EXPORTER="none"), queue_bytes=100_000) as sdk:

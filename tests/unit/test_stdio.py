@@ -240,6 +240,7 @@ def test_programs_that_ask_a_stream_get_answers(lines):
     with Streams(lines):
         assert sys.stdout.writable()
         assert sys.stdout.encoding == "utf-8"
+        assert sys.stdout.mode == "w"
         assert sys.stdout.name == "<stdout>"
         assert not sys.stdout.closed
         with contextlib.redirect_stdout(io.StringIO()) as text:

@@ -133,6 +133,13 @@ class TestConfigure:
         handlers = [h for h in logging.getLogger().handlers if isinstance(h, ts_otel_logging.BridgeHandler)]
         assert len(handlers) == 1
 
+    def test_what_it_prints_without_an_end_of_line_while_it_is_loaded_waits_for_no_request(
+        self, console: Console
+    ) -> None:
+        ts_otel_logging.configure()
+        load_model("print('weights read', end='')\ndef handle(data, context): return data")
+        assert "weights read" in [line["event"] for line in console.objects]
+
     def test_one_that_calls_shutdown_is_not_switched_on_again(self, console: Console) -> None:
         before = logging.getLogger().handlers[:]
         ts_otel_logging.configure()

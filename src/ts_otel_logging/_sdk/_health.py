@@ -24,13 +24,14 @@ class Health:
         self._endpoint = endpoint
         self._failing: set[str] = set()
         self._dropped: Counter[str] = Counter()
-        self._told_at = -INTERVAL_SECONDS
+        # By event: that the queue was full must not hide why.
+        self._told_at: dict[str, float] = {}
         self._failure_was_told = False
 
     def failed(self, signal: str, reason: str) -> None:
         """Note that an export failed."""
         self._failing.add(signal)
-        if self._may_tell():
+        if self._may_tell("export failed"):
             self._failure_was_told = True
             self._tell("export failed", level=logging.WARNING, signal=signal, reason=reason)
 
@@ -47,7 +48,7 @@ class Health:
 
     def tell_drops(self, signal: str, reason: str) -> None:
         """Tell about items that were lost although no export failed."""
-        if not self._failing and self._dropped and self._may_tell():
+        if not self._failing and self._dropped and self._may_tell("telemetry dropped"):
             self._tell("telemetry dropped", level=logging.WARNING, signal=signal, reason=reason)
 
     def close(self) -> None:
@@ -55,11 +56,11 @@ class Health:
         if self._dropped:
             self._tell("telemetry dropped", level=logging.WARNING, reason="export ended")
 
-    def _may_tell(self) -> bool:
+    def _may_tell(self, event: str) -> bool:
         now = time.monotonic()
-        if now - self._told_at < INTERVAL_SECONDS:
+        if now - self._told_at.get(event, -INTERVAL_SECONDS) < INTERVAL_SECONDS:
             return False
-        self._told_at = now
+        self._told_at[event] = now
         return True
 
     def _tell(self, event: str, **fields: Any) -> None:
