@@ -11,6 +11,7 @@ import termios
 from fcntl import ioctl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
+from unittest.mock import ANY
 
 import pytest
 from opentelemetry.metrics import Observation
@@ -19,7 +20,7 @@ from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import room
 from serving import serving
 from syslog_servers import write_certificates
-from ts_otel_logging._sdk._http_connection import HttpConnection, proxy_for
+from ts_otel_logging._sdk._http_connection import HttpConnection, TlsFiles, proxy_for
 
 SPANS_ONLY = {"OTEL_LOGS_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
 
@@ -119,6 +120,13 @@ class TestTls:
             assert send_a_span(receiver.http_endpoint, **trusted, **shown) == []
             assert len(receiver.spans) == 1
 
+    def test_the_time_is_that_of_the_whole_answer_not_of_each_byte(self, context, tmp_path):
+        tls = TlsFiles(str(tmp_path / "ca.pem"))
+        with dripping(b"HTTP/1.1 200 OK\r\nX-Slow: ", context) as (endpoint, ended):
+            with pytest.raises(socket.timeout):
+                HttpConnection(endpoint, {}, tls).post(b"", timeout_seconds=1)
+            assert not ended.is_set()
+
     @pytest.mark.usefixtures("no_proxies")
     def test_a_proxy_gives_a_tunnel_to_it(self, context, trusted, monkeypatch):
         with OtlpReceiver(context) as receiver, tunnel_to(receiver) as (proxy, asked):
@@ -129,7 +137,7 @@ class TestTls:
 
 
 @contextlib.contextmanager
-def answering(answer):
+def answering(answer, context=None):
     """Yield the URL of a receiver that answers each request by a function of its handler."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -142,8 +150,33 @@ def answering(answer):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     with serving(server):
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"{'http' if context is None else 'https'}://127.0.0.1:{server.server_address[1]}"
+
+
+@contextlib.contextmanager
+def dripping(written, context=None):
+    """Yield the URL of a receiver that writes this, then a byte now and then, and whether it came to an end."""
+    is_over, ended = Event(), Event()
+
+    def answer(handler):
+        handler.wfile.write(written)
+        with contextlib.suppress(OSError):
+            for _ in range(1_000):
+                handler.wfile.write(b".")
+                if is_over.wait(0.02):
+                    break
+            else:
+                ended.set()
+        handler.close_connection = True
+
+    with answering(answer, context) as endpoint:
+        try:
+            yield endpoint, ended
+        finally:
+            is_over.set()
 
 
 @contextlib.contextmanager
@@ -275,25 +308,32 @@ class TestRequests:
             assert HttpConnection(endpoint, {}).post(bytes(8_000_000), timeout_seconds=10).status == 413
 
     def test_an_answer_without_an_end_is_not_waited_for(self):
-        is_over, ended = Event(), Event()
+        with dripping(b"HTTP/1.1 200 OK\r\n\r\n") as (endpoint, ended):
+            assert HttpConnection(endpoint, {}).post(b"", timeout_seconds=1) == (200, "OK", ANY, b"")
+            assert not ended.is_set()
 
+    @pytest.mark.parametrize("written", [b"", b"HTTP/1.1 200 OK\r\nX-Slow: "], ids=["status", "headers"])
+    def test_the_time_is_that_of_the_whole_answer_not_of_each_byte(self, written):
+        with dripping(written) as (endpoint, ended):
+            with pytest.raises(socket.timeout):
+                HttpConnection(endpoint, {}).post(b"", timeout_seconds=0.1)
+            assert not ended.is_set()
+
+    def test_informational_answers_come_before_the_answer(self):
         def answer(handler):
-            handler.send_response(200)
+            handler.rfile.read(int(handler.headers["Content-Length"]))
+            handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
+            handler.send_response(429)
+            handler.send_header("Content-Length", "4")
             handler.end_headers()
-            for _ in range(1_000):
-                handler.wfile.write(b".")
-                if is_over.wait(0.02):
-                    break
-            else:
-                ended.set()
-            handler.close_connection = True
+            handler.wfile.write(b"slow")
 
         with answering(answer) as endpoint:
-            try:
-                assert HttpConnection(endpoint, {}).post(b"", timeout_seconds=0.1).status == 200
-                assert not ended.is_set()
-            finally:
-                is_over.set()
+            connection = HttpConnection(endpoint, {})
+            for _ in range(2):
+                answered = connection.post(b"batch", timeout_seconds=10)
+                assert (answered.status, answered.headers["Link"], answered.body) == (429, None, b"slow")
+            connection.close()
 
     def test_what_comes_on_an_idle_connection_is_no_answer(self):
         told, bodies = Event(), []

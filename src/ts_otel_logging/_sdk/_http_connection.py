@@ -7,13 +7,16 @@
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import os
 import select
+import socket
 import ssl
 import time
 from base64 import b64encode
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -43,7 +46,7 @@ class TlsFiles(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a receiver answered; its body is cut at 64 KiB, and where the time is over."""
+    """What a receiver answered; its body is cut at 64 KiB, and empty where it did not end in time."""
 
     status: int
     reason: str
@@ -91,8 +94,8 @@ class HttpConnection:
 
         Args:
             body: What is sent.
-            timeout_seconds: The most that connecting, each wait for the other side, and all of its answer's body may
-                take.
+            timeout_seconds: The most that it may take until all of the answer is there, however slowly it comes; only
+                connecting to several addresses of one name, and sending, may take it more than once.
 
         Raises:
             OSError: No connection, or it broke.
@@ -103,31 +106,32 @@ class HttpConnection:
             # It ends, or there is something that answers nothing ("408 Request Timeout" of an idle connection).
             self.close()
         is_kept = self._connection is not None
+        deadline = time.monotonic() + timeout_seconds
         try:
-            return self._post(body, timeout_seconds)
+            return self._post(body, deadline)
         except (ConnectionError, ssl.SSLError):
             if not is_kept:
                 raise
             # The receiver has closed it in the meantime.
-            return self._post(body, timeout_seconds)
+            return self._post(body, deadline)
 
-    def _post(self, body: bytes, timeout_seconds: float) -> Answer:
+    def _post(self, body: bytes, deadline: float) -> Answer:
         connection, self._connection = self._connection or self._new_connection(), None
-        connection.timeout = timeout_seconds
-        deadline = time.monotonic() + timeout_seconds
+        response_class: Any = partial(_Response, deadline)
+        connection.response_class = response_class
         is_sent = True
         try:
             if connection.sock is None:
+                connection.timeout = _seconds_until(deadline)
                 connection.connect()
-            else:
-                connection.sock.settimeout(timeout_seconds)
+            connection.sock.settimeout(_seconds_until(deadline))
             try:
                 connection.request("POST", self._target, body, self._headers)
             except (ConnectionError, ssl.SSLError):
                 # Whoever answers before it has read all, that it is too much for instance, may have closed since.
                 is_sent = False
             response = connection.getresponse()
-            answer = Answer(response.status, response.reason, response.headers, _body(response, deadline))
+            answer = Answer(response.status, response.reason, response.headers, _body(response))
         except BaseException as error:
             connection.close()
             if isinstance(error, ssl.SSLError):
@@ -161,16 +165,61 @@ class HttpConnection:
             connection.close()
 
 
-def _body(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    # Not in one go: a stream of events, a few bytes now and then, has no end.
-    body = part = response.read1(_MAX_ANSWER_BYTES)
-    while part and len(body) < _MAX_ANSWER_BYTES and time.monotonic() < deadline:
-        part = response.read1(_MAX_ANSWER_BYTES - len(body))
-        body += part
-    if response.length == 0:
-        # In older Pythons the last part of a body does not close it.
-        response.read()
-    return body
+class _Response(http.client.HTTPResponse):
+    """An answer that is there in time, by `time.monotonic`, or not at all."""
+
+    def __init__(self, deadline: float, connection: socket.socket, *arguments: Any, **keywords: Any) -> None:
+        # All that it asks of a connection is `makefile`.
+        timed: Any = _TimedReader(connection, deadline)
+        super().__init__(timed, *arguments, **keywords)
+
+    def begin(self) -> None:
+        super().begin()
+        # https://www.rfc-editor.org/rfc/rfc9110#section-15.2: there may be any number of them before the answer. The
+        # standard library knows 100 alone; nobody asked for 101.
+        while self.status // 100 == 1 and self.status != http.client.SWITCHING_PROTOCOLS:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
+class _TimedReader(io.RawIOBase):
+    """What comes on a connection until a time; a time-out of the connection is one of each wait."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        # Keeps the connection open, as long as it is open itself.
+        self._reader = connection.makefile("rb", buffering=0)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        self._connection.settimeout(_seconds_until(self._deadline))
+        return self._reader.readinto(buffer)
+
+    def close(self) -> None:
+        self._reader.close()
+        super().close()
+
+
+def _seconds_until(deadline: float) -> float:
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        # Python 3.9 knows it by this name alone.
+        raise socket.timeout("timed out")
+    return seconds
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(_MAX_ANSWER_BYTES)
+    except socket.timeout:
+        # A stream of events, a few bytes now and then, has no end; its status says enough.
+        return b""
 
 
 def _has_more(connection: Any) -> bool:
