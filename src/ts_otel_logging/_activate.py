@@ -59,7 +59,8 @@ def start_launcher() -> None:
             relay = None
             # The relay makes events of what is none; people read the lines as they come.
             if java.decision is _launcher.FrontendDecision.JSON and not people:
-                relay = _diagnostics.shielded("console relay")(_launcher.Relay)(settings["REDACT"])
+                start_relay = _diagnostics.shielded("console relay")(_launcher.Relay)
+                relay = start_relay(settings["MAX_RECORD_BYTES"], settings["REDACT"])
         return JavaStart(java.command, relay)
 
     def tell(text: str) -> bool:

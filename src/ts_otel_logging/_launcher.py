@@ -133,6 +133,7 @@ class Relay:
     """The process that hands the JVM's console on, so that a console nobody reads does not stall TorchServe.
 
     Args:
+        max_record_bytes: The longest line.
         redact: What it masks besides the built-in lists, as for `Redaction`.
 
     Attributes:
@@ -143,7 +144,7 @@ class Relay:
         OSError: It could not be started.
     """
 
-    def __init__(self, redact: Sequence[str] = ()) -> None:
+    def __init__(self, max_record_bytes: int, redact: Sequence[str] = ()) -> None:
         stdout_source, self.stdout = os.pipe()
         stderr_source, self.stderr = os.pipe()
         sources = stdout_source, stderr_source
@@ -154,7 +155,10 @@ class Relay:
         try:
             # The interpreter alone: no start-up files, no packages, a fraction of the time.
             self._process = subprocess.Popen(  # noqa: S603 - our own file
-                [sys.executable, "-I", "-S", str(_FOLDER / "_relay.py"), *map(str, sources), *redact],
+                [
+                    *(sys.executable, "-I", "-S", str(_FOLDER / "_relay.py")),
+                    *(*map(str, sources), str(max_record_bytes), *redact),
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=sources,
             )

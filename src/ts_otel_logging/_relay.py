@@ -2,12 +2,13 @@
 
 TorchServe's frontend writes its console with blocking writes. When the reader of that pipe stops (a log driver that
 waits for a full disk or a slow network), the JVM stops at the next line, with every worker and ``/ping``. This process
-always reads what the JVM prints; what the console does not take waits here, within a bound. It has five duties:
+always reads what the JVM prints; what the console does not take waits here, within a bound. It has six duties:
 
 - hand on whole lines, in order, as they came;
 - escape the line separators U+2028 and U+2029 in them, which JSON allows and log4j leaves as they are;
 - make an event of a line that is none: what bypasses log4j (``Model server started.``, the JVM's own warnings);
 - mask secrets where log4j does not: in what bypasses it, and what the user's settings add in the JVM's own events;
+- cut an event that is longer than a line may be: native code's and the JVM's own, for a worker cuts its own;
 - when the bound is reached drop lines, those below WARNING first, and say how many in one event.
 
 The launcher starts it with the interpreter alone (``-I -S``: no start-up files, no packages), so it imports nothing but
@@ -26,9 +27,10 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final, Optional
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final, Optional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +60,7 @@ _MAX_TEXT_BYTES: Final = 64 * 1024
 _OF_THE_JVM: Final = b',"thread":"'
 _NEVER_SECRET: Final = frozenset(("timestamp", "level", "logger"))
 _MASK: Final = "[REDACTED]"
+_TRUNCATED: Final = "truncated"
 # How the JVM, java.util.logging and log4j's own status logger begin a line that is more than its stream says.
 _SAYS_LEVEL: Final = re.compile(r"(?:.* )?(WARN(?:ING)?|ERROR|SEVERE|FATAL)\b[: ]|Exception in thread|(#)")
 
@@ -73,8 +76,10 @@ class Console:
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
         self._name = name
-        self._blocks: deque[bytes] = deque()
+        self._blocks: list[bytes] = []
         self._waiting_bytes = 0
+        # Of how many blocks, from the oldest, the lines that go first are gone.
+        self._thinned = 0
         self._dropped: Counter[str] = Counter()
         self._dropping_since = ""
         self._closed = False
@@ -104,16 +109,34 @@ class Console:
         self._waiting_bytes += len(lines)
 
     def _put_or_drop(self, line: bytes) -> None:
-        found = _LEVEL.search(line, 0, _LEVEL_WITHIN_BYTES)
-        level = found[1].lower() if found else b"unknown"
+        level = _level(line)
         if level in _GO_FIRST:
             # Once lines are missing, more would only hide where: they are taken again when there is room for many.
             fits = not self._dropping_since and self._waiting_bytes + len(line) <= MAX_WAITING_BYTES
         else:
+            self._thin(self._waiting_bytes + len(line) - MAX_SEVERE_BYTES)
             fits = self._waiting_bytes + len(line) <= MAX_SEVERE_BYTES
         if fits:
             self._append(line)
-            return
+        else:
+            self._drop(level)
+
+    def _thin(self, excess_bytes: int) -> None:
+        """Drop waiting lines that go first, the oldest ones, until there is room or none is left."""
+        while excess_bytes > 0 and self._thinned < len(self._blocks):
+            kept = []
+            for line in self._blocks[self._thinned].splitlines(keepends=True):
+                level = _level(line)
+                if level in _GO_FIRST:
+                    self._drop(level)
+                    self._waiting_bytes -= len(line)
+                    excess_bytes -= len(line)
+                else:
+                    kept.append(line)
+            self._blocks[self._thinned] = b"".join(kept)
+            self._thinned += 1
+
+    def _drop(self, level: bytes) -> None:
         self._dropping_since = self._dropping_since or _now()
         self._dropped[level.decode()] += 1
 
@@ -126,6 +149,7 @@ class Console:
                     self._changed.wait()
                 blocks = b"".join(self._blocks)
                 self._blocks.clear()
+                self._thinned = 0
             written = self._write_out(blocks)
             with self._changed:
                 self._waiting_bytes -= len(blocks)
@@ -156,14 +180,21 @@ class Console:
         return True
 
 
-class Masking:
-    """Masks secrets.
+def _level(line: bytes) -> bytes:
+    found = _LEVEL.search(line, 0, _LEVEL_WITHIN_BYTES)
+    return found[1].lower() if found else b"unknown"
+
+
+class Rules:
+    """What no line may have: secrets, and more than so many bytes.
 
     Args:
+        max_bytes: The longest line, without its end.
         items: What is masked besides the built-in lists, as for `Redaction`.
     """
 
-    def __init__(self, items: Sequence[str] = ()) -> None:
+    def __init__(self, max_bytes: int, items: Sequence[str] = ()) -> None:
+        self._max_bytes = max_bytes
         self._items = items
         self._loaded: Optional[Redaction] = None
 
@@ -178,20 +209,40 @@ class Masking:
             self._loaded = Redaction(self._items)
         return self._loaded
 
-    def text(self, text: str) -> str:
-        """Return a text without its secrets; a mask, if it cannot be looked through."""
+    def event(self, level: str, logger: str, text: str) -> bytes:
+        """Return the line of a text without its secrets; with a mask, if it cannot be looked through."""
         try:
-            return self._redaction.text(text)
+            text = self._redaction.text(text)
         except Exception:  # noqa: BLE001 - the console goes on
-            return _MASK
+            text = _MASK
+        return self._cut(_event(level, logger, text)[:-1]) + b"\n"
 
     def lines(self, lines: bytes) -> bytes:
-        """Return events without what the items say is secret; log4j has looked for everything else."""
-        if not self._items:
+        """Return events without what the items say is secret, for log4j has looked for everything else; and cut."""
+        if not self._items and len(lines) <= self._max_bytes:
             return lines
-        return b"\n".join([self._event(line) if _OF_THE_JVM in line else line for line in lines.split(b"\n")])
+        return b"\n".join([self._line(line) for line in lines.split(b"\n")])
 
-    def _event(self, line: bytes) -> bytes:
+    def _line(self, line: bytes) -> bytes:
+        if self._items and _OF_THE_JVM in line:
+            line = self._masked(line)
+        return self._cut(line)
+
+    def _cut(self, line: bytes) -> bytes:
+        if len(line) <= self._max_bytes:
+            return line
+        try:
+            event = json.loads(line)
+            event[_TRUNCATED] = True
+            cut = _encoded(event)
+            while len(cut) > self._max_bytes and _shorten(event, len(cut) - self._max_bytes):
+                cut = _encoded(event)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            # Native code may print what only looks like an event: it passes as it is.
+            return line
+        return cut
+
+    def _masked(self, line: bytes) -> bytes:
         try:
             event = json.loads(line)
             fields = {name: value for name, value in event.items() if name not in _NEVER_SECRET}
@@ -205,19 +256,31 @@ class Masking:
         return line if masked is fields else _encoded({**event, **masked})
 
 
+def _shorten(event: dict[str, Any], excess_bytes: int) -> bool:
+    """Cut the end of an event's longest text off; return whether there was one."""
+    owners = [owner for owner in (event, event.get("exception")) if isinstance(owner, dict)]
+    texts = [(len(text), owner, name) for owner in owners for name, text in owner.items() if isinstance(text, str)]
+    size, owner, name = max(texts, key=itemgetter(0))
+    encoded_bytes = len(json.dumps(owner[name]))
+    # At most half of it, because another may be as long.
+    kept = max(size * (encoded_bytes - excess_bytes) // encoded_bytes - 1, (size - 1) // 2)
+    owner[name] = owner[name][:kept] + "…"
+    return size > 1
+
+
 class Text:
     """Lines that are no events, gathered until they are one: a stack trace comes in many.
 
     Args:
         console: Where the event goes.
-        masking: Masks its secrets.
+        rules: What its line may not have.
         level: Its level, if it does not begin with one.
         logger: Its logger's name.
     """
 
-    def __init__(self, console: Console, masking: Masking, level: str, logger: str) -> None:
+    def __init__(self, console: Console, rules: Rules, level: str, logger: str) -> None:
         self._console = console
-        self._masking = masking
+        self._rules = rules
         self._level = level
         self._logger = logger
         self._lines = b""
@@ -240,20 +303,20 @@ class Text:
             self._lines = b""
             said = _SAYS_LEVEL.match(text)
             level = self._level if said is None else "warning" if (said[1] or "").startswith("WARN") else "error"
-            self._console.put(_event(level, self._logger, self._masking.text(text)))
+            self._console.put(self._rules.event(level, self._logger, text))
 
 
-def relay(source: int, console: Console, masking: Masking, level: str, logger: str) -> None:
+def relay(source: int, console: Console, rules: Rules, level: str, logger: str) -> None:
     """Hand on what a descriptor gives, until it ends.
 
     Args:
         source: A pipe's reading end.
         console: Where lines go.
-        masking: Masks their secrets.
+        rules: What they may not have.
         level: The level of a line that is no event and does not say its own.
         logger: The logger's name of such a line.
     """
-    text = Text(console, masking, level, logger)
+    text = Text(console, rules, level, logger)
     begun: list[bytes] = []
     while True:
         if text and not select.select((source,), (), (), _CONTINUATION_SECONDS)[0]:
@@ -266,9 +329,9 @@ def relay(source: int, console: Console, masking: Masking, level: str, logger: s
             begun = []
             # Nearly always every line is an event: one look finds that out.
             if not text and newline and lines.startswith(b"{") and lines.count(b"\n{") == lines.count(b"\n") - 1:
-                console.put(masking.lines(_escaped(lines)))
+                console.put(rules.lines(_escaped(lines)))
             else:
-                _put_mixed(lines, text, console, masking)
+                _put_mixed(lines, text, console, rules)
         if not chunk:
             text.flush()
             return
@@ -276,11 +339,11 @@ def relay(source: int, console: Console, masking: Masking, level: str, logger: s
         time.sleep(_GATHER_SECONDS)
 
 
-def _put_mixed(lines: bytes, text: Text, console: Console, masking: Masking) -> None:
+def _put_mixed(lines: bytes, text: Text, console: Console, rules: Rules) -> None:
     for line in lines.split(b"\n"):
         if line.startswith(b"{"):
             text.flush()
-            console.put(masking.lines(_escaped(line)) + b"\n")
+            console.put(rules.lines(_escaped(line)) + b"\n")
         elif line.strip():
             text.add(line)
 
@@ -305,21 +368,22 @@ def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def main(stdout_source: int, stderr_source: int, *redact: str) -> None:
+def main(stdout_source: int, stderr_source: int, max_bytes: int, *redact: str) -> None:
     """Relay both streams of the JVM until both have ended.
 
     Args:
         stdout_source: The descriptor that the JVM's standard output comes from.
         stderr_source: The descriptor that its standard error comes from.
+        max_bytes: The longest line.
         redact: What is masked besides the built-in lists, as for `Redaction`.
     """
-    masking = Masking(redact)
+    rules = Rules(max_bytes, redact)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     consoles = Console(1, "stdout"), Console(2, "stderr")
     streams = (
-        (stdout_source, consoles[0], masking, "info", "jvm.stdout"),
-        (stderr_source, consoles[1], masking, "warning", "jvm.stderr"),
+        (stdout_source, consoles[0], rules, "info", "jvm.stdout"),
+        (stderr_source, consoles[1], rules, "warning", "jvm.stderr"),
     )
     threads = [threading.Thread(target=relay, args=stream) for stream in streams]
     for thread in threads:
@@ -331,4 +395,4 @@ def main(stdout_source: int, stderr_source: int, *redact: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

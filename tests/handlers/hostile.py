@@ -60,6 +60,8 @@ def print_everywhere(number: int) -> None:
     thread.start()
     thread.join()
     os.write(1, f"native {number}\n".encode())
+    if number == 0:
+        os.write(1, b"a long native line " + b"x" * 100_000 + b"\n")
     # As faulthandler has them between its stacks.
     os.write(2, b"\n \n")
     subprocess.run(["/bin/echo", f"subprocess {number}"], check=True)

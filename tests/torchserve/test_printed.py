@@ -107,6 +107,13 @@ def test_an_empty_line_of_native_code_says_nothing(events):
     assert [event for event in events if not event["event"].strip()] == []
 
 
+def test_a_long_line_of_native_code_is_cut(events):
+    [event] = [event for event in events if event["event"].startswith("a long native line xxx")]
+    assert event["truncated"] is True
+    assert 15_000 < len(event["event"]) < 16_000
+    assert event["model_name"] == "hostile"
+
+
 def test_what_is_native_carries_the_model(events):
     native = [event for event in events if event["event"].startswith("native ")]
     assert {event["model_name"] for event in native} == {"hostile"}

@@ -33,10 +33,10 @@ def line(number: int, level: str = "info", size: int = 0) -> bytes:
 class Relayed:
     """A relay with the JVM's ends of both streams, and the console's."""
 
-    def __init__(self, *redact: str) -> None:
+    def __init__(self, *redact: str, max_bytes: int = 1_000_000) -> None:
         sources, self.jvm = zip(os.pipe(), os.pipe())
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(RELAY), *map(str, sources), *redact],
+            [sys.executable, "-I", "-S", str(RELAY), *map(str, sources), str(max_bytes), *redact],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -62,8 +62,9 @@ class Relayed:
 
 @pytest.fixture
 def relayed(request) -> Iterator[Relayed]:
-    """Its parameters are what is masked besides the built-in lists."""
-    relayed = Relayed(*getattr(request, "param", ()))
+    """Its parameter is what is masked besides the built-in lists, or the longest line."""
+    parameter = getattr(request, "param", ())
+    relayed = Relayed(max_bytes=parameter) if isinstance(parameter, int) else Relayed(*parameter)
     yield relayed
     for descriptor in relayed.jvm:
         with contextlib.suppress(OSError):
@@ -167,6 +168,22 @@ class TestAConsoleThatNobodyReads:
         assert set(reports[0]["dropped"]) == {"info"}
         assert (reports[0]["level"], reports[0]["stream"]) == ("warning", "stdout")
 
+    def test_lines_below_warning_go_before_any_other(self, relayed):
+        # As many bytes of each as may wait.
+        size = 150
+        count = _relay.MAX_WAITING_BYTES // len(line(10_000, "info", size))
+        lines = [line(number, "info" if number < count else "error", size) for number in range(2 * count)]
+        writer = threading.Thread(target=relayed.write, args=(b"".join(lines),), daemon=True)
+        writer.start()
+        writer.join(ENDS_WITHIN_SECONDS)
+        read = events(relayed.end()[0])
+        [report] = [event for event in read if event["event"].startswith("console lines dropped")]
+        assert set(report["dropped"]) == {"info"}
+        numbers = [int(event["event"]) for event in read if event is not report]
+        assert numbers == sorted(numbers)
+        assert numbers[-count:] == list(range(count, 2 * count))
+        assert len(numbers) + report["dropped"]["info"] == len(lines)
+
     def test_keeps_the_order(self, relayed, written):
         numbers = [int(event["event"]) for event in events(relayed.end()[0]) if event["event"].isdigit()]
         assert numbers == sorted(numbers)
@@ -184,6 +201,43 @@ class TestAConsoleThatNobodyReads:
 
 JVM = {"timestamp": "2026-11-21T09:00:00.000000Z", "level": "info", "logger": "ACME-1", "event": "started"}
 THREAD = {"thread": "W-9000-m_1.0-stdout"}
+
+
+@pytest.mark.parametrize("relayed", [1_000], indirect=True)
+class TestLongLines:
+    def cut(self, relayed: Relayed, data: bytes) -> dict[str, Any]:
+        relayed.write(line(1) + data + b"\n" + line(2))
+        before, cut, after = relayed.end()[0].splitlines(keepends=True)
+        assert (before, after) == (line(1), line(2))
+        assert len(cut) <= 1_000 + 1
+        return json.loads(cut)
+
+    @pytest.mark.parametrize("text", ["x" * 5_000, "“" * 900, '\\"' * 2_000, "a\u2028" * 900])
+    def test_an_event_loses_the_end_of_its_text(self, relayed, text):
+        event = self.cut(relayed, json.dumps({**JVM, "event": text, **THREAD}, ensure_ascii=False).encode())
+        assert event.pop("truncated") is True
+        shown = event.pop("event")
+        assert shown.endswith("…")
+        assert text.startswith(shown[:-1])
+        assert len(shown) > 100
+        assert {**event, "event": JVM["event"]} == {**JVM, **THREAD}
+
+    def test_of_two_long_texts_both_do(self, relayed):
+        exception = {"stacktrace": "java.lang.Error: x" + "\n\tat a.B.c(B.java:1)" * 200}
+        event = self.cut(relayed, json.dumps({**JVM, "event": "y" * 5_000, "exception": exception}).encode())
+        assert event["truncated"] is True
+        assert event["event"].startswith("y")
+        assert event["exception"]["stacktrace"].startswith("java.lang.Error: x")
+
+    def test_text_that_is_no_event_becomes_one_that_fits(self, relayed):
+        event = self.cut(relayed, b"native " + b"z" * 5_000)
+        assert event["truncated"] is True
+        assert event["event"].startswith("native zzz")
+
+    @pytest.mark.parametrize("looks", [b'{"a":[' + b"1," * 2_000 + b"1]}", b'{"no end":"' + b"x" * 2_000])
+    def test_what_has_no_text_to_cut_passes(self, relayed, looks):
+        relayed.write(looks + b"\n")
+        assert relayed.end()[0].startswith(looks[:-2])
 
 
 class TestSecrets:
