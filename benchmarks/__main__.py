@@ -6,8 +6,8 @@ import argparse
 import importlib
 import os
 import sys
-import tempfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -30,8 +30,8 @@ def main() -> int:
     parser.add_argument("what", nargs="*", help=f"any of {', '.join(ROOMS)}; all without it; or guard")
     parser.add_argument("--rounds", type=int, help=f"how many rounds count; {ROUNDS} without it")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a fifth of everything, three rounds; writes no results")
-    size.add_argument("--smoke", action="store_true", help="whether it runs: one short round; writes no results")
+    size.add_argument("--quick", action="store_true", help="a fifth of everything, three rounds; keeps no results")
+    size.add_argument("--smoke", action="store_true", help="whether it runs: one short round; keeps no results")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help=f"write there; {os.path.relpath(RESULTS)}")
     parser.add_argument("--record", action="store_true", help="guard: what is counted now is right")
     arguments = parser.parse_args()
@@ -51,13 +51,15 @@ def main() -> int:
     short = arguments.quick or arguments.smoke
     rounds = arguments.rounds or (1 if arguments.smoke else QUICK_ROUNDS if arguments.quick else ROUNDS)
     scale = SMOKE_SCALE if arguments.smoke else QUICK_SCALE if arguments.quick else 1.0
-    folder = arguments.results or (Path(tempfile.mkdtemp()) if short else RESULTS)
     console = Console(width=None if sys.stdout.isatty() else 150)
-    for what in arguments.what or (name for name, in_smoke in ROOMS.items() if in_smoke or not arguments.smoke):
-        room = importlib.import_module(f"benchmarks.{what}")
-        bench = Bench(rounds, scale, is_smoke=arguments.smoke)
-        path = run_room(room, bench, console).write(folder)
-        console.print(f"{path}\n", style="dim", highlight=False)
+    with TemporaryDirectory() as temporary:
+        folder = arguments.results or (Path(temporary) if short else RESULTS)
+        for what in arguments.what or (name for name, in_smoke in ROOMS.items() if in_smoke or not arguments.smoke):
+            room = importlib.import_module(f"benchmarks.{what}")
+            bench = Bench(rounds, scale, is_smoke=arguments.smoke)
+            path = run_room(room, bench, console).write(folder)
+            if arguments.results or not short:
+                console.print(f"{path}\n", style="dim", highlight=False)
     return 0
 
 

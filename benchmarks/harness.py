@@ -279,12 +279,14 @@ class Standing(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the goal is met."""
+        """Whether the goal is met: in every round, or only in the median."""
+        worst, best = (self.low, self.high) if self.goal.at_least else (self.high, self.low)
         if not self.goal.is_met(self.median):
-            return "not met"
+            return "missed in the median" if self.goal.is_met(best) else "not met"
+        met = "met" if self.goal.is_met(worst) else "met in the median"
         if self.goal.stretch is not None:
-            return "stretch met" if self.goal.is_met(self.median, self.goal.stretch) else "met, stretch not"
-        return "met"
+            return "stretch met" if self.goal.is_met(self.median, self.goal.stretch) else f"{met}, stretch not"
+        return met
 
 
 def standings(workload: Workload, rounds: Mapping[str, Sequence[float]]) -> list[Standing]:
