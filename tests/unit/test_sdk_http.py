@@ -232,6 +232,22 @@ class TestProxies:
         monkeypatch.setenv("NO_PROXY", "0.0.0.0/0")
         assert proxy_for("https://collector:4318").hostname == "proxy.example"
 
+    @pytest.mark.parametrize("proxy", ["http://[", "http://user:s3cr3t@proxy:99999", "http://:3128", "proxy:port"])
+    @pytest.mark.parametrize(
+        ("variable", "endpoint"),
+        [
+            ("HTTP_PROXY", "http://collector.invalid:4318"),
+            ("https_proxy", "https://collector.invalid:4318"),
+            ("ALL_PROXY", "http://collector.invalid:4318"),
+        ],
+    )
+    def test_one_that_is_none_is_told_by_its_variable(self, variable, endpoint, proxy, monkeypatch):
+        monkeypatch.setenv(variable, proxy)
+        with room({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **SPANS_ONLY}) as sdk:
+            [report] = sdk.reports
+        assert report.event == "exporter off"
+        assert report.fields["reason"] == f"ValueError: {variable}: accepted is a URL like http://proxy:3128"
+
     def test_a_proxy_gets_its_password_and_the_receiver_its_own(self, receiver, monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", receiver.http_endpoint.replace("://", "://user:p%40ss@"))
         send_a_span("http://me:hunter2@collector.invalid:4318/a%20b c?x=1")

@@ -63,7 +63,7 @@ class HttpConnection:
         tls: For ``https``.
 
     Raises:
-        ValueError: Not such a URL, or a header of more than one line.
+        ValueError: Not such a URL, a proxy that is none, or a header of more than one line.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], tls: TlsFiles = TlsFiles()) -> None:  # noqa: B008 - a tuple
@@ -232,7 +232,11 @@ def _has_more(connection: Any) -> bool:
 
 
 def proxy_for(url: str) -> Optional[SplitResult]:
-    """Return the proxy for a URL, by ``http_proxy``, ``all_proxy``, ``no_proxy`` and their like; never for loopback."""
+    """Return the proxy for a URL, by ``http_proxy``, ``all_proxy``, ``no_proxy`` and their like; never for loopback.
+
+    Raises:
+        ValueError: It is no URL.
+    """
     parts = urlsplit(url)
     proxies = getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all")
@@ -240,7 +244,17 @@ def proxy_for(url: str) -> Optional[SplitResult]:
         return None
     if _is_in_a_network(parts.hostname or "", proxies.get("no", "")):
         return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        found = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        is_a_place = bool(found.hostname) and found.port != 0
+    except ValueError:
+        is_a_place = False
+    if not is_a_place:
+        # Not its value: there may be a password in it.
+        variable = f"{parts.scheme if proxies.get(parts.scheme) else 'all'}_proxy"
+        variable = variable if os.environ.get(variable) else variable.upper()
+        raise ValueError(f"{variable}: accepted is a URL like http://proxy:3128")
+    return found
 
 
 def _is_in_a_network(host: str, no_proxy: str) -> bool:
