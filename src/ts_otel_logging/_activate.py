@@ -106,6 +106,8 @@ def start_worker() -> None:
     # The launcher has told them; here they must only do no harm to the SDK, which reads the environment by itself.
     for problem in settings.problems:
         os.environ.pop(problem.variable, None)
+        if problem.variable in settings.environ:
+            os.environ[problem.variable] = settings.environ[problem.variable]
     activation = Activation(settings, worker_id)
     try:
         activation.set_root_handler()

@@ -35,7 +35,7 @@ LEVEL_ACCEPTED: Final = "a level's name (DEBUG, INFO, WARNING, ERROR, CRITICAL) 
 
 
 class Problem(NamedTuple):
-    """A setting that cannot be used; its default holds instead."""
+    """A setting that cannot be used, or an item of it; its default, or the other items, hold instead."""
 
     variable: str
     value: str
@@ -112,15 +112,38 @@ def _names_in(text: str) -> tuple[str, ...]:
 
 def _header_names(text: str) -> tuple[str, ...]:
     names = _names_in(text.lower())
-    # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
-    wrong = {name: _HEADER_NAME_ACCEPTED for name in names if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name)}
+    wrong = {name: _HEADER_NAME_ACCEPTED for name in names if not re.fullmatch(_HEADER_NAME, name)}
     usable = tuple(dict.fromkeys(name for name in names if name not in wrong))
     if wrong:
         raise WrongItemsError(usable, wrong)
     return usable
 
 
+# https://www.rfc-editor.org/rfc/rfc9110#name-tokens
+_HEADER_NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEADER_NAME_ACCEPTED: Final = "a request header's name"
+
+
+def _otlp_headers(text: str) -> str:
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    usable = [item for item in items if _is_otlp_header(item)]
+    if len(usable) == len(items):
+        return text.strip()
+    # By its place alone: all of it may be the secret.
+    wrong = ", ".join(str(place) for place, item in enumerate(items, 1) if item not in usable)
+    raise WrongItemsError(",".join(usable) or None, {"***": f"{_OTLP_HEADERS_ACCEPTED}; not so is item {wrong}"})
+
+
+def _is_otlp_header(item: str) -> bool:
+    # What OpenTelemetry for Python takes (`opentelemetry.util.re.parse_env_headers(liberal=True)`): of everything else
+    # it prints the text. And what HTTP can send: https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+    match = re.fullmatch(rf"({_HEADER_NAME})[ \t]*=([ \t]*[ !#-+\--:<-\[\]-~]*)", item)
+    return bool(
+        match and re.fullmatch(_HEADER_NAME, unquote(match[1])) and not re.search(r"[\0-\x1f\x7f]", unquote(match[2]))
+    )
+
+
+_OTLP_HEADERS_ACCEPTED: Final = "name=value,name=value, each value URL-encoded"
 
 
 def _redact_items(text: str) -> tuple[str, ...]:
@@ -154,6 +177,17 @@ def _positive_number(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(text)
     return value
+
+
+def _export_seconds(text: str) -> float:
+    value = _positive_number(text)
+    if value > _MAX_EXPORT_SECONDS:
+        raise ValueError(text)
+    return value
+
+
+# Elsewhere the number is one of milliseconds: 10000 of them would let a receiver that hangs hold all export for hours.
+_MAX_EXPORT_SECONDS: Final = 600
 
 
 def _ratio(text: str) -> float:
@@ -303,7 +337,12 @@ OTEL_SETTINGS: Final = (
     *_per_signal("ENDPOINT", _endpoint, "a URL like http://collector:4318; for grpc also host:port"),
     *_per_signal("PROTOCOL", _one_of("http/protobuf", "grpc"), "http/protobuf, grpc"),
     *_per_signal("COMPRESSION", _one_of("none", "gzip", "deflate"), "none, gzip, deflate"),
-    *_per_signal("TIMEOUT", _positive_number, "a number of seconds above 0"),
+    *_per_signal(
+        "TIMEOUT",
+        _export_seconds,
+        f"a number of seconds above 0, at most {_MAX_EXPORT_SECONDS}: OpenTelemetry for Python reads seconds",
+    ),
+    *_per_signal("HEADERS", _otlp_headers, _OTLP_HEADERS_ACCEPTED),
     *_per_signal("CERTIFICATE", _existing_file, "the path of a readable file", is_path=True),
     *_per_signal("CLIENT_CERTIFICATE", _existing_file, "the path of a readable file", is_path=True),
     *_per_signal("CLIENT_KEY", _existing_file, "the path of a readable file", is_path=True),
@@ -414,7 +453,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         problems.extend(wrong)
         if wrong:
             usable.pop(setting.variable, None)
-        elif isinstance(value, str):
+        # Of a list some items may hold.
+        if isinstance(value, str) and not (wrong and value is setting.default):
             usable[setting.variable] = value
         if value is not setting.default or not wrong:
             origins[setting.variable] = "environment"

@@ -111,6 +111,19 @@ def test_secrets_are_not_shown(doctor: Any) -> None:
     assert rows(report)["OTEL_EXPORTER_OTLP_HEADERS"] == ["***", "environment"]
 
 
+def test_an_exporters_header_that_is_none_is_told_once_and_without_its_text(doctor: Any, caplog: Any) -> None:
+    with OtlpReceiver() as receiver:
+        _, report = doctor(
+            TS_OTEL_LOGGING="1",
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.http_endpoint,
+            OTEL_EXPORTER_OTLP_HEADERS="api-key: hunter2,x-team=red",
+        )
+        assert [request.headers["x-team"] for request in receiver.requests] == ["red"] * 3
+    assert report.count("OTEL_EXPORTER_OTLP_HEADERS=*** is ignored") == 1
+    assert "accepted: name=value,name=value, each value URL-encoded; not so is item 1" in report
+    assert "hunter2" not in report + caplog.text
+
+
 def test_names_of_headers_are_no_secret_but_what_stands_beside_them_is(doctor: Any) -> None:
     _, report = doctor(
         OTEL_SDK_DISABLED="true",

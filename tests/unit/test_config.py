@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from opentelemetry.util.re import parse_env_headers
 
 from ts_otel_logging import _config
 
@@ -88,6 +89,8 @@ def test_values_are_read() -> None:
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon", "http/protobuf, grpc"),
         ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "zip", "gzip"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon", "number of seconds"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "at most 600: OpenTelemetry for Python reads seconds"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "600.1", "at most 600"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/file", "readable file"),
         ("OTEL_CONFIG_FILE", "/no/such/file", "readable file"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_always_on"),
@@ -124,6 +127,8 @@ def test_what_cannot_be_used_is_named_with_what_is_accepted(variable: str, value
         ("OTEL_TRACES_EXPORTER", "console,otlp_json_file"),
         ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
         ("OTEL_PROPAGATORS", "tracecontext,baggage"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "600"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "0.5"),
         ("TS_OTEL_LOGGING_FORMAT", ""),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", " "),
     ],
@@ -152,6 +157,43 @@ def test_the_sdk_sees_the_specifications_spelling(variable: str, value: str, see
     settings = _config.load({variable: value})
     assert settings.problems == ()
     assert settings.environ == {variable: seen}
+
+
+@pytest.mark.parametrize("signal", ["", "TRACES_", "LOGS_", "METRICS_"])
+@pytest.mark.parametrize(
+    ("text", "places", "holds"),
+    [
+        ("api-key: s3cr3t,x-team s3cr3t", "1, 2", None),
+        ("x-a=1, api-key: s3cr3t ,x-b=2", "2", "x-a=1,x-b=2"),
+        ("x-a=1,=s3cr3t", "2", "x-a=1"),
+        ('x-a="s3cr3t"', "1", None),
+        ("x-a=s3cr3t;b", "1", None),
+        ("x-a=s3cr3t\u20ac", "1", None),
+        ("x-a=s3cr3t%0Ax-b: 1,x-c=%20", "1", "x-c=%20"),
+        ("x%20a=s3cr3t", "1", None),
+    ],
+)
+def test_of_an_exporters_headers_the_usable_ones_hold_and_no_text_is_told(
+    signal: str, text: str, places: str, holds: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    variable = f"OTEL_EXPORTER_OTLP_{signal}HEADERS"
+    settings = _config.load({variable: text})
+    assert settings.problems == (
+        (variable, "***", f"name=value,name=value, each value URL-encoded; not so is item {places}"),
+    )
+    assert settings.environ.get(variable) == holds
+    parse_env_headers(holds or "", liberal=True)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    "text", ["authorization=Basic YTpi==", " x-a = 1 ,,x_b=%C3%B6, X!#$%25&'*+-.^`|~9=a b ", "x-empty="]
+)
+def test_headers_that_the_exporters_take_are_no_problem(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    settings = _config.load({"OTEL_EXPORTER_OTLP_HEADERS": text})
+    assert settings.problems == ()
+    assert parse_env_headers(settings.environ["OTEL_EXPORTER_OTLP_HEADERS"], liberal=True)
+    assert caplog.messages == []
 
 
 def test_an_endpoint_without_a_scheme_is_for_grpc_alone() -> None:

@@ -417,6 +417,32 @@ class TestStructlogThatRendersText:
         ]
 
 
+class TestAWorkerWithAWrongSetting:
+    def test_says_nothing_of_it_as_the_launcher_has(
+        self, console: Console, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with OtlpReceiver() as receiver:
+            for name, value in {
+                "TS_OTEL_LOGGING": "1",
+                "OTEL_SDK_DISABLED": "",
+                "OTEL_TRACES_EXPORTER": "none",
+                "OTEL_LOGS_EXPORTER": "otlp",
+                "OTEL_METRICS_EXPORTER": "none",
+                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
+                "OTEL_EXPORTER_OTLP_TIMEOUT": "10000",
+                "OTEL_EXPORTER_OTLP_HEADERS": "api-key: hunter2,x-team=red",
+            }.items():
+                monkeypatch.setenv(name, value)
+            _activate.start_worker()
+            # For whatever reads them later, an exporter of the model's code for instance.
+            assert os.environ["OTEL_EXPORTER_OTLP_HEADERS"] == "x-team=red"
+            assert "OTEL_EXPORTER_OTLP_TIMEOUT" not in os.environ
+            assert ts_otel_logging.shutdown()
+            assert {request.headers["x-team"] for request in receiver.requests} == {"red"}
+        assert [line["event"] for line in console.objects] == ["telemetry on"]
+        assert "hunter2" not in caplog.text
+
+
 class TestAStepThatFails:
     def test_everything_is_as_it_was(self, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
         before = state()
