@@ -5,6 +5,7 @@ A body is JSON, ``{"preprocess": {...}, "inference": {...}, "postprocess": {...}
 - ``sleep_seconds``: how long the phase takes;
 - ``log``: a list of ``{"level", "message", "extra"}``;
 - ``print``: text for ``print``;
+- ``native``: a line that goes to descriptor 1 past Python, as native code's does;
 - ``raise``: ``[name of the exception, message, error code]``, after the rest.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from typing import Any
 
@@ -38,6 +40,8 @@ def follow(steps: dict[str, Any] | None) -> None:
         logger.log(getattr(logging, line.get("level", "INFO")), line["message"], extra=line.get("extra"))
     if "print" in steps:
         print(steps["print"])
+    if "native" in steps:
+        os.write(1, steps["native"].encode() + b"\n")
     if "raise" in steps:
         name, message, *code = steps["raise"]
         if name == "PredictionException":

@@ -118,7 +118,7 @@ class TestJsonFilesAtDebug:
 
     def test_a_metric_has_fields(self, debug_server):
         [event] = wait_for(
-            lambda: [e for e in events_of(debug_server, "MODEL_METRICS") if e["event"].startswith("HandlerTime.")],
+            lambda: [e for e in events_of(debug_server, "MODEL_METRICS") if e["event"].startswith("HandlerTime.")][:1],
             "HandlerTime",
         )
         assert event["metric_name"] == "HandlerTime"
@@ -140,7 +140,24 @@ class TestJsonFilesAtDebug:
     def test_log_files_are_json(self, debug_server, name):
         text = wait_for(lambda: (debug_server.logs / name).read_text(encoding="utf-8"), name)
         for line in text.split("\n")[:-1]:
-            console_lines.parse(line)
+            assert not console_lines.parse(line)["event"].startswith('{"')
+
+    @pytest.mark.parametrize("name", ["model_log.log", "ts_log.log"])
+    def test_log_files_have_a_workers_lines_as_the_console_has_them(self, debug_server, name):
+        since = debug_server.console_size_bytes()
+        mark = f"for {name}"
+        step = {"log": [{"message": f"logged {mark}"}], "native": f"native {mark}"}
+        debug_server.predict("phases", {"preprocess": step, "inference": step, "postprocess": step})
+        shown = debug_server.wait_for_lines(lambda line: mark in line, 6, mark, since)
+
+        def written() -> list[str] | None:
+            lines = (debug_server.logs / name).read_text(encoding="utf-8").split("\n")[:-1]
+            found = [line for line in lines if mark in line]
+            return found if len(found) >= len(shown) else None
+
+        assert wait_for(written, f"the lines in {name}") == shown
+        events = [event["event"] for event in console_lines.events(shown)]
+        assert events == [f"logged {mark}", f"native {mark}"] * 3
 
 
 class Console:

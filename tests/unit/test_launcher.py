@@ -168,9 +168,17 @@ class TestLog4jFile:
     def test_the_other_files_are_well_formed_and_name_the_five_of_torchserve(self, frontend, tmp_path):
         argument = java_command(java(), {}, str(tmp_path), frontend=frontend).command[1]
         root = ET.parse(unquote(urlsplit(argument.split(",")[2]).path)).getroot()
-        assert {appender.get("name") for appender in root.iterfind("Appenders/*")} == {
-            "access_log", "model_log", "model_metrics", "ts_log", "ts_metrics",
-        }  # fmt: skip
+        names = {str(appender.get("name")).removesuffix("_worker_json") for appender in root.iterfind("Appenders/*")}
+        assert names == {"access_log", "model_log", "model_metrics", "ts_log", "ts_metrics"}
+
+    def test_two_that_write_one_file_differ_in_their_layout_alone(self, tmp_path):
+        argument = java_command(java(), {}, str(tmp_path), frontend="json+files").command[1]
+        root = ET.parse(unquote(urlsplit(argument.split(",")[2]).path)).getroot()
+        appenders = {str(appender.attrib.pop("name")): appender for appender in root.iterfind("Appenders/*")}
+        for appender in appenders.values():
+            appender.remove(next(appender.iter("PatternLayout")))
+        for name in ("model_log", "ts_log"):
+            assert ET.tostring(appenders[name]).strip() == ET.tostring(appenders[f"{name}_worker_json"]).strip()
 
     @pytest.fixture
     def root(self, tmp_path) -> ET.Element:
