@@ -48,6 +48,12 @@ def test_no_secret_of_a_request_is_shown(server):
     assert "s3cret" not in server.console()
 
 
+def test_what_native_code_writes_is_masked_and_has_no_columns(server):
+    server.predict("phases", {"inference": {"native": "native password=s3cret, n=1"}})
+    line = server.wait_for_line(lambda line: "native password" in line, "the native line")
+    assert line == "native password=[REDACTED], n=1"
+
+
 def test_a_failure_is_a_stack_trace_below_its_line(server):
     since = server.console_size_bytes()
     server.predict("phases", {"inference": {"raise": ["ValueError", "broken\n[METRICS]forged"]}})
