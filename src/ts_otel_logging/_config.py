@@ -465,6 +465,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     for setting in OTEL_SETTINGS:
         check(setting)
     problems.extend(_endpoints_without_scheme(usable))
+    problems.extend(_headers_not_for_grpc(usable))
     if usable.get("OTEL_TRACES_SAMPLER", "").endswith("traceidratio"):
         check(_SAMPLER_ARG)
     for problem in _unknown(environ):
@@ -499,19 +500,49 @@ def _parsed(setting: Setting, text: str) -> tuple[Any, list[Problem]]:
 
 def _endpoints_without_scheme(usable: dict[str, str]) -> list[Problem]:
     """Take out the endpoints that only gRPC understands where OTLP goes over HTTP."""
-    prefix = "OTEL_EXPORTER_OTLP_"
-    general = usable.get(f"{prefix}PROTOCOL", "").strip()
-    protocols = {signal: usable.get(f"{prefix}{signal}PROTOCOL", "").strip() or general for signal in _SIGNAL_PREFIXES}
+    over_grpc = _signals_over_grpc(usable)
     problems = []
     for signal in _SIGNAL_PREFIXES:
-        variable = f"{prefix}{signal}ENDPOINT"
+        variable = f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT"
         endpoint = usable.get(variable, "").strip()
-        # The general one is every signal's that has none of its own.
-        over_grpc = "grpc" in (protocols.values() if not signal else (protocols[signal],))
-        if endpoint and "://" not in endpoint and not over_grpc:
+        if endpoint and "://" not in endpoint and signal not in over_grpc:
             problems.append(Problem(variable, endpoint, "a URL like http://collector:4318; host:port is for grpc only"))
             del usable[variable]
     return problems
+
+
+def _headers_not_for_grpc(usable: dict[str, str]) -> list[Problem]:
+    """Take out the headers that gRPC refuses, with every batch and by their values, where OTLP goes over it."""
+    problems = []
+    for signal in _signals_over_grpc(usable):
+        variable = f"OTEL_EXPORTER_OTLP_{signal}HEADERS"
+        items = [item.strip() for item in usable.get(variable, "").split(",") if item.strip()]
+        wrong = [item for item in items if not _is_grpc_header(item)]
+        if wrong:
+            names = ", ".join(item.partition("=")[0].strip() for item in wrong)
+            problems.append(Problem(variable, "***", f"{_GRPC_HEADERS_ACCEPTED}; not so is {names}"))
+            usable[variable] = ",".join(item for item in items if item not in wrong)
+    return problems
+
+
+def _is_grpc_header(item: str) -> bool:
+    # https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, "Custom-Metadata". Text is no binary value.
+    name, _, value = (unquote(part).strip() for part in item.partition("="))
+    return bool(re.fullmatch(r"[0-9a-z_.-]+(?<!-bin)", name.lower()) and re.fullmatch(r"[ -~]*", value))
+
+
+_GRPC_HEADERS_ACCEPTED: Final = "over grpc a name of letters, digits and _.- that does not end in -bin, an ASCII value"
+
+
+def _signals_over_grpc(usable: Mapping[str, str]) -> list[str]:
+    """Return the prefixes of the variables that gRPC reads."""
+
+    def text(name: str) -> str:
+        return usable.get(f"OTEL_EXPORTER_OTLP_{name}", "").strip()
+
+    found = [signal for signal in _SIGNAL_PREFIXES if (text(f"{signal}PROTOCOL") or text("PROTOCOL")) == "grpc"]
+    # The general ones are every signal's that has none of its own.
+    return list(dict.fromkeys(["", *found])) if found else []
 
 
 def all_problems(settings: Settings) -> list[Problem]:

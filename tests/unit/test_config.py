@@ -196,6 +196,16 @@ def test_headers_that_the_exporters_take_are_no_problem(text: str, caplog: pytes
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("header", ["x!y=s3cr3t", "x-bin=s3cr3t", "x-c=s3cr3t%C3%B6"])
+def test_headers_that_grpc_refuses_are_told_by_name_and_the_others_hold(header: str) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": f"X-A=1,{header}", "OTEL_EXPORTER_OTLP_LOGS_HEADERS": header}
+    assert _config.load(environ).problems == ()
+    settings = _config.load({**environ, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"})
+    assert [(problem.variable, problem.value) for problem in settings.problems] == [(name, "***") for name in environ]
+    assert all(problem.accepted.endswith(f"not so is {header.partition('=')[0]}") for problem in settings.problems)
+    assert [settings.environ[name] for name in environ] == ["X-A=1", ""]
+
+
 def test_an_endpoint_without_a_scheme_is_for_grpc_alone() -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4317", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "logs:4317"}
     settings = _config.load(environ)
