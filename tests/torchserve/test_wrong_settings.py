@@ -21,11 +21,13 @@ WRONG: dict[str, tuple[str, tuple[str, ...]]] = {
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("not a url", ("http",)),
     "OTEL_EXPORTER_OTLP_PROTOCOL": ("carrier-pigeon", ("http/protobuf", "grpc")),
     "OTEL_EXPORTER_OTLP_CERTIFICATE": ("/nowhere/certificate.pem", ("file",)),
+    "OTEL_EXPORTER_OTLP_TIMEOUT": ("10000", ("seconds", "600")),
     "OTEL_TRACES_SAMPLER": ("coin_toss", ("parentbased_always_on", "traceidratio", "always_off")),
     "TS_OTEL_LOGGING_FORMAT": ("crossword", ("structlog",)),
     "TS_OTEL_LOGGING_PROCESSORS": ("nowhere.to_be_found:processors", (":",)),
     "TS_OTEL_LOGGING_QUEUE_BYTES": ("a lot", ()),
 }
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 WARM_UP_REQUESTS = 300
 MEASURED_REQUESTS = 700
 TEXT_BYTES = 20_000
@@ -41,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
         # Small queues, so that a test's few requests fill them.
         "OTEL_BSP_MAX_QUEUE_SIZE": "512",
         "OTEL_BLRP_MAX_QUEUE_SIZE": "512",
+        HEADERS: "x-team=red,api-key: hunter2",
         **PROMPT_EXPORT,
         **{name: value for name, (value, _) in WRONG.items()},
     }
@@ -57,6 +60,14 @@ def test_a_wrong_setting_is_named_once_with_its_value_and_what_is_accepted(serve
     assert len(re.findall(rf"\b{name}\b", named[0])) == 1
     for words in (value, *accepted):
         assert words in named[0]
+
+
+def test_an_exporters_header_is_told_once_without_its_text(server):
+    server.predict("phases", {})
+    lines = server.console_lines()
+    (named,) = [line for line in lines if HEADERS in line]
+    assert "name=value,name=value" in named
+    assert [line for line in lines if "hunter2" in line] == []
 
 
 def test_what_is_right_is_not_reported(server):
