@@ -79,7 +79,9 @@ class LineWriter:
         while self._waiting:
             self._writing = True
             try:
-                self._put(self._waiting.popleft())
+                # What interrupted before the flag was up has written them.
+                if self._waiting:
+                    self._put(self._waiting.popleft())
             finally:
                 self._writing = False
 

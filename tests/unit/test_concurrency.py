@@ -54,6 +54,31 @@ def counts(events: list[dict[str, Any]], key: str = "who") -> dict[Any, int]:
     return dict(collections.Counter(event.get(key) for event in events))
 
 
+def interrupted_write(writer: LineWriter, at: set[int]) -> list[str]:
+    """Write one line, and others at these steps of it, as a signal's handler may between any two; return the others."""
+    steps = 0
+    written: list[str] = []
+
+    def interrupt(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename != LineWriter.write.__code__.co_filename:
+            return None
+        if event == "line":
+            steps += 1
+            if steps in at:
+                written.append(f"interrupt {len(written)}\n")
+                writer.write(written[-1])
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        writer.write("main\n")
+    finally:
+        sys.settrace(before)
+    return written
+
+
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     logger = logging.getLogger("acme.concurrent")
@@ -181,6 +206,13 @@ class TestProcesses:
 
 
 class TestSignals:
+    @pytest.mark.parametrize("first", range(1, 25))
+    def test_what_interrupts_at_any_two_steps_of_a_write_is_written_once(self, first: int) -> None:
+        for second in range(first + 1, 26):
+            stream = io.StringIO()
+            written = interrupted_write(LineWriter(stream), {first, second})
+            assert sorted(stream.getvalue().splitlines(keepends=True)) == sorted([*written, "main\n"]), second
+
     def test_a_handler_may_log_in_the_middle_of_a_log_call(self, tmp_path: Path) -> None:
         # 14,000 bytes do not fit into the rest of a pipe now and then, and the signal interrupts the wait.
         events = run(
