@@ -162,7 +162,7 @@ class Console:
         fields = {"dropped": dict(self._dropped), "since": self._dropping_since, "stream": self._name}
         self._dropped.clear()
         self._dropping_since = ""
-        return _event("warning", "ts_otel_logging", "console lines dropped, nobody read them in time", **fields)
+        return _event("warning", "ts_otel_logging", "console lines dropped, nobody read them in time", **fields) + b"\n"
 
     def _write_out(self, lines: bytes) -> bool:
         rest = memoryview(lines)
@@ -215,7 +215,7 @@ class Rules:
             text = self._redaction.text(text)
         except Exception:  # noqa: BLE001 - the console goes on
             text = _MASK
-        return self._cut(_event(level, logger, text)[:-1]) + b"\n"
+        return self._cut(_event(level, logger, text)) + b"\n"
 
     def lines(self, lines: bytes) -> bytes:
         """Return events without what the items say is secret, for log4j has looked for everything else; and cut."""
@@ -356,7 +356,7 @@ def _escaped(lines: bytes) -> bytes:
 
 
 def _event(level: str, logger: str, text: str, **fields: object) -> bytes:
-    return _encoded({"timestamp": _now(), "level": level, "logger": logger, "event": text, **fields}) + b"\n"
+    return _encoded({"timestamp": _now(), "level": level, "logger": logger, "event": text, **fields})
 
 
 def _encoded(event: dict[str, object]) -> bytes:

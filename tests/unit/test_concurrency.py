@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import io
 import logging
 import os
@@ -18,6 +17,7 @@ import pytest
 import structlog
 
 from lines import Lines
+from time_limit import time_limit_within
 from ts_otel_logging import BridgeHandler, _scope
 from ts_otel_logging._line_writer import LineWriter
 
@@ -290,22 +290,10 @@ class TestSignals:
         assert [event["event"] for event in events] == ["first", "terminating"]
 
     def test_one_that_raises_leaves_no_lock_behind(self, logger: logging.Logger) -> None:
-        # As a time limit does (SIGALRM). Python runs a signal's handler when a function written in C returns.
-        class TimeLimitError(BaseException):
-            pass
-
-        def interrupt(frame: FrameType, event: str, _function: Any) -> None:
-            if event == "c_return" and frame.f_code is LineWriter.write.__code__:
-                raise TimeLimitError
-
         written = io.StringIO()
         logger.addHandler(BridgeHandler(stream=written))
-        sys.setprofile(interrupt)
-        try:
-            with contextlib.suppress(TimeLimitError):
-                logger.info("of this thread")
-        finally:
-            sys.setprofile(None)
+        with time_limit_within(LineWriter.write):
+            logger.info("of this thread")
         thread = threading.Thread(target=logger.info, args=("of another",), daemon=True)
         thread.start()
         thread.join(10)

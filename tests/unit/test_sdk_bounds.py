@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import sys
@@ -18,6 +17,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 from otlp_receiver import Answer, OtlpReceiver, unused_endpoint
 from sdk_room import export_threads, room
+from time_limit import time_limit_within
 from ts_otel_logging import _diagnostics
 from ts_otel_logging._sdk._lanes import Lane
 
@@ -151,21 +151,9 @@ class TestQueue:
         assert {item.record.body.string_value for item in receiver.log_records} == {"first", "of a finalizer"}
 
     def test_a_signals_handler_that_raises_leaves_no_lock_behind(self, receiver):
-        class TimeLimitError(BaseException):
-            pass
-
-        # Python runs it when a function written in C returns.
-        def interrupt(frame, event, _argument):
-            if event == "c_return" and frame.f_code is Lane.put.__code__:
-                raise TimeLimitError
-
         with room(over_http(receiver, **TRACES_ONLY)) as sdk:
-            sys.setprofile(interrupt)
-            try:
-                with contextlib.suppress(TimeLimitError):
-                    sdk.span("interrupted")
-            finally:
-                sys.setprofile(None)
+            with time_limit_within(Lane.put):
+                sdk.span("interrupted")
             sdk.span("next")
             assert sdk.flush(5)
         assert receiver.spans[-1].span.name == "next"

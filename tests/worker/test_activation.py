@@ -7,11 +7,8 @@ import logging
 import os
 import re
 import struct
-import subprocess
 import sys
-import textwrap
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,11 +18,13 @@ import ts_otel_logging
 from in_process import load_model, make_request, predict
 from lines import Lines
 from otlp_receiver import OtlpReceiver
+from own_process import exported_spans
 from ts_otel_logging import _activate, _diagnostics
 from ts_otel_logging._torchserve import _seams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -648,32 +647,16 @@ class TestWhatTorchServeTellsOfEveryRequest:
 
 
 def test_a_load_that_fails_is_told_before_torchserve_can_end_the_process(tmp_path):
-    # A process of its own: OpenTelemetry's API takes a provider only once.
-    program = tmp_path / "program.py"
-    program.write_text(
-        textwrap.dedent(
-            """
-            import os
-            import ts_otel_logging
-            from in_process import load_model
+    program = """
+        import os
+        import ts_otel_logging
+        from in_process import load_model
 
-            ts_otel_logging.configure()
-            try:
-                load_model("raise FileNotFoundError('no weights')", model_name="broken")
-            finally:
-                # As the frontend does: nothing is flushed any more.
-                os._exit(0)
-            """
-        ),
-        encoding="utf-8",
-    )
-    with OtlpReceiver() as receiver:
-        environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TS_"))},
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
-            "OTEL_BSP_SCHEDULE_DELAY": "600000",
-        }
-        subprocess.run([sys.executable, "-W", "ignore", str(program)], env=environ, check=True, timeout=100)
-        spans = [received.span.name for received in receiver.spans]
-    assert "load broken" in spans
+        ts_otel_logging.configure()
+        try:
+            load_model("raise FileNotFoundError('no weights')", model_name="broken")
+        finally:
+            # As the frontend does: nothing is flushed any more.
+            os._exit(0)
+    """
+    assert "load broken" in exported_spans(tmp_path, program, OTEL_BSP_SCHEDULE_DELAY="600000")

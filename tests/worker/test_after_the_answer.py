@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from in_process import load_model, make_request, predict
-from otlp_receiver import OtlpReceiver
+from own_process import exported_spans
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from in_memory_worker import Worker
 
 HANDLER = """
@@ -161,30 +158,18 @@ class TestOutsideTheLoop:
             assert names(worker) == ["predict tiny"]
 
 
-# A process of its own: it ends.
-PROGRAM = """
-    import ts_otel_logging
-    from in_process import load_model, make_request, predict
-
-    load_model(HANDLER)
-    from ts.protocol import otf_message_handler
-    otf_message_handler.retrieve_msg = lambda socket: (b"I", [])
-    ts_otel_logging.configure()
-    service = load_model(HANDLER, model_name="last")
-    otf_message_handler.retrieve_msg(None)
-    predict(service, make_request())
-"""
-
-
 def test_the_last_one_of_a_worker_that_ends_is_exported(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(f"HANDLER = {HANDLER!r}" + textwrap.dedent(PROGRAM), encoding="utf-8")
-    with OtlpReceiver() as receiver:
-        environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "TS_"))},
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_endpoint,
-        }
-        subprocess.run([sys.executable, "-W", "ignore", str(program)], env=environ, check=True, timeout=100)
-        spans = [received.span.name for received in receiver.spans]
-    assert "predict last" in spans
+    program = f"""
+        import ts_otel_logging
+        from in_process import load_model, make_request, predict
+
+        HANDLER = {HANDLER!r}
+        load_model(HANDLER)
+        from ts.protocol import otf_message_handler
+        otf_message_handler.retrieve_msg = lambda socket: (b"I", [])
+        ts_otel_logging.configure()
+        service = load_model(HANDLER, model_name="last")
+        otf_message_handler.retrieve_msg(None)
+        predict(service, make_request())
+    """
+    assert "predict last" in exported_spans(tmp_path, program)
